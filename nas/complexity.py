@@ -1,0 +1,43 @@
+"""count_params, count_macs, size_bytes: closed forms of an Architecture; nothing is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nas.blocks import Cost, block_type, conv_bn_cost, out_side
+
+if TYPE_CHECKING:
+    from nas.architecture import Architecture
+
+BYTES_PER_VALUE = 4  # float32, as models are saved
+
+
+def count(arch: Architecture, resolution: int = 32) -> Cost:
+    """Count everything for images of `resolution` pixels a side, in microseconds.
+
+    Raises:
+        ValueError: A block type that is not in `BLOCKS`.
+    """
+    side = resolution
+    total = conv_bn_cost(arch.in_channels, arch.stages[0].width, 3, stride=1, side=side)
+    for block, shape, repeats in arch.block_groups():
+        total += block_type(block).cost(shape, side) * repeats
+        side = out_side(side, shape.stride)
+    weights = arch.stages[-1].width * arch.num_classes
+    return total + Cost(num_params=weights + arch.num_classes, num_macs=weights)
+
+
+def count_params(arch: Architecture) -> int:
+    """Count trainable parameters."""
+    return count(arch).num_params
+
+
+def count_macs(arch: Architecture, resolution: int = 32) -> int:
+    """Count multiply-adds of convolutions and the classifier, one image, forward."""
+    return count(arch, resolution).num_macs
+
+
+def size_bytes(arch: Architecture) -> int:
+    """Give the bytes of parameters and batch norm statistics as float32."""
+    cost = count(arch)
+    return BYTES_PER_VALUE * (cost.num_params + cost.num_buffers)

@@ -1,0 +1,5 @@
+"""Mistakes a user can mend: each is one line that says what was asked, what was found, what to do."""
+
+
+class UserError(ValueError):
+    """Raised for bad input; the command line prints it as one line and exits with code 2."""

@@ -1,0 +1,117 @@
+"""Presets: named TOML files shipped with the package; one of the same name under `studies/` wins.
+
+A kind is a folder: `spaces`, `proxies`, `recipes`. The hand-made networks are in `hand_made.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+STUDIES = Path("studies")
+
+
+class Config(BaseModel):
+    """What every TOML preset is read into: frozen, unknown keys refused, numbers not guessed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def names(kind: str) -> list[str]:
+    """List the presets of a kind, shipped and own."""
+    shipped = [entry.name for entry in _package(kind).iterdir()]
+    own = [entry.name for entry in (STUDIES / kind).glob("*.toml")]
+    return sorted({Path(name).stem for name in shipped + own if name.endswith(".toml")})
+
+
+def load(kind: str, name_or_file: str, config: type[ConfigT]) -> tuple[str, ConfigT]:
+    """Read a preset by name, or a TOML file by path, and validate it.
+
+    Returns:
+        Its name (a file's name without the ending) and its validated content.
+
+    Raises:
+        UserError: No such preset or file, no TOML, or a setting that is wrong; one line.
+    """
+    source, text = _read(kind, name_or_file)
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{source} is not TOML: {error}") from None
+    return Path(source).stem, validate(config, raw, source)
+
+
+def validate(config: type[ConfigT], raw: object, source: str) -> ConfigT:
+    """Validate settings; the first that is wrong becomes one line (UserError)."""
+    try:
+        return config.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_first_line(error, config)}") from None
+
+
+def hand_made() -> dict[str, Architecture]:
+    """Return the hand-made networks by name, in the order of the table."""
+    with (files(__name__) / "hand_made.csv").open(encoding="utf-8") as rows:
+        return {
+            row["name"]: Architecture.of(_integers(row["blocks"]), _integers(row["widths"]))
+            for row in csv.DictReader(rows)
+        }
+
+
+def _read(kind: str, name_or_file: str) -> tuple[str, str]:
+    if name_or_file.endswith(".toml") or "/" in name_or_file:
+        return name_or_file, _read_text(Path(name_or_file))
+    own = STUDIES / kind / f"{name_or_file}.toml"
+    if own.is_file():
+        return str(own), _read_text(own)
+    shipped = _package(kind) / f"{name_or_file}.toml"
+    if not shipped.is_file():
+        known = ", ".join(names(kind))
+        raise UserError(f"no {kind} preset {name_or_file!r}; known: {known}; or give a .toml file")
+    return f"{name_or_file}.toml", shipped.read_text(encoding="utf-8")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"cannot read {path}: {reason}") from None
+
+
+def _package(kind: str) -> Traversable:
+    return files(__name__) / kind
+
+
+def _integers(cell: str) -> list[int]:
+    return [int(entry) for entry in cell.split(",")]
+
+
+def _first_line(error: ValidationError, config: type[BaseModel]) -> str:
+    errors = error.errors()
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    if first["type"] == "extra_forbidden":
+        line = f"unknown key {where!r}"
+        if len(first["loc"]) == 1:
+            line += f"; known: {', '.join(config.model_fields)}"
+    elif first["type"] == "missing":
+        line = f"{where} is missing"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        line = f"{where}: {message[:1].lower()}{message[1:]}, not {first['input']!r}"
+    return line if len(errors) == 1 else f"{line} (and {len(errors) - 1} more)"
