@@ -155,7 +155,9 @@ class Architecture:
         try:
             raw = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"an architecture is a JSON object; this is not JSON: {error}") from None
+            raise ValueError(
+                f"an architecture is a JSON object; this is not JSON: {error}"
+            ) from None
         values = _known_fields(cls, raw)
         stages = values.pop("stages", None)
         if not isinstance(stages, list):

@@ -12,14 +12,17 @@ To add a block type:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.architecture import BlockShape
+from nas.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
+
+    from nas.architecture import BlockShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,14 @@ class Cost:
         return Cost(self.num_params * repeats, self.num_buffers * repeats, self.num_macs * repeats)
 
 
-def conv_bn_cost(  # noqa: PLR0913 - a convolution's own numbers
-    in_channels: int, out_channels: int, kernel_size: int, *, stride: int, side: int, groups: int = 1
+def conv_bn_cost(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int,
+    side: int,
+    groups: int = 1,
 ) -> Cost:
     """Count a convolution without bias and its batch norm; `side` is that of the input image."""
     weights = in_channels // groups * out_channels * kernel_size**2
@@ -111,7 +120,9 @@ def _basic_cost(shape: BlockShape, side: int) -> Cost:
     kernel = shape.kernel_size
     return (
         conv_bn_cost(shape.in_channels, shape.width, kernel, stride=shape.stride, side=side)
-        + conv_bn_cost(shape.width, shape.width, kernel, stride=1, side=out_side(side, shape.stride))
+        + conv_bn_cost(
+            shape.width, shape.width, kernel, stride=1, side=out_side(side, shape.stride)
+        )
         + _shortcut_cost(shape, side)
     )
 
@@ -175,9 +186,9 @@ def block_type(name: str) -> BlockType:
     """Look a block type up.
 
     Raises:
-        ValueError: No such name; the known ones are listed.
+        UserError: No such name; the known ones are listed.
     """
     try:
         return BLOCKS[name]
     except KeyError:
-        raise ValueError(f"unknown block {name!r}; known: {', '.join(BLOCKS)}") from None
+        raise UserError(f"unknown block {name!r}; known: {', '.join(BLOCKS)}") from None

@@ -1,4 +1,4 @@
-"""Mistakes a user can mend: each is one line that says what was asked, what was found, what to do."""
+"""Mistakes a user can mend: one line that says what was asked, what was found, what to do."""
 
 
 class UserError(ValueError):

@@ -1,0 +1,234 @@
+"""Limit and Region: which parameters keep known cost limits; random ones and nearest ones that do.
+
+Works on any dict of Optuna distributions with nothing but cost functions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from random import Random
+
+    from optuna.distributions import BaseDistribution
+
+Params = dict[str, Any]
+
+UNIFORM_DRAWS = 50  # before `Region.random` turns to descent
+DESCENTS, DESCENT_STEPS = 8, 200
+BISECTIONS = 12
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A cost that is known before anything is evaluated, and the range it must lie in.
+
+    Attributes:
+        name: What the cost is, such as `num_params`.
+        cost: A dict of parameters to a number.
+        maximum: The largest cost allowed.
+        minimum: The smallest cost wanted, or `None`.
+    """
+
+    name: str
+    cost: Callable[[Mapping[str, Any]], float]
+    maximum: float
+    minimum: float | None = None
+
+    def excess(self, cost: float) -> float:
+        """Give how far a cost lies outside, relative to the bound: 0.1 is 10 % over, -0.1 under."""
+        if cost > self.maximum:
+            return cost / self.maximum - 1 if self.maximum > 0 else math.inf
+        if self.minimum is not None and cost < self.minimum:
+            return cost / self.minimum - 1
+        return 0.0
+
+
+class Region:
+    """The parameters of a search space that keep every limit.
+
+    Attributes:
+        smallest: The smallest cost seen so far, by the limit's name.
+    """
+
+    def __init__(
+        self, search_space: Mapping[str, BaseDistribution], limits: tuple[Limit, ...]
+    ) -> None:
+        self.search_space = dict(search_space)
+        self.limits = limits
+        self.smallest: dict[str, float] = {}
+
+    def excesses(self, params: Mapping[str, Any]) -> list[float]:
+        """Give each limit's excess."""
+        excesses = []
+        for limit in self.limits:
+            cost = limit.cost(params)
+            self.smallest[limit.name] = min(cost, self.smallest.get(limit.name, math.inf))
+            excesses.append(limit.excess(cost))
+        return excesses
+
+    def verdict(self, params: Mapping[str, Any]) -> str | None:
+        """Say "over" or "under", or `None` for parameters that keep every limit."""
+        excesses = self.excesses(params)
+        if any(excess > 0 for excess in excesses):
+            return "over"
+        return "under" if any(excess < 0 for excess in excesses) else None
+
+    def violation(self, params: Mapping[str, Any]) -> float:
+        """Sum the excesses; 0 inside."""
+        return sum(map(abs, self.excesses(params)))
+
+    def uniform(self, rng: Random) -> Params:
+        """Draw parameters uniformly (in the logarithm where a distribution says so)."""
+        return {name: draw(rng, dist) for name, dist in self.search_space.items()}
+
+    def random(self, rng: Random) -> Params | None:
+        """Draw parameters inside: by rejection, then by descent from draws that lie outside.
+
+        Returns:
+            `None` if a bounded effort (1,650 evaluations of the costs) found none.
+        """
+        for _ in range(UNIFORM_DRAWS):
+            params = self.uniform(rng)
+            if self.verdict(params) is None:
+                return params
+        for _ in range(DESCENTS):
+            if (found := self._descend(self.uniform(rng), rng)) is not None:
+                return found
+        return None
+
+    def repair(self, params: Params, rng: Random) -> Params | None:
+        """Find parameters inside near ones outside.
+
+        Bisects on the line to a random point inside, then puts back one parameter after another
+        where that stays inside.
+
+        Returns:
+            `None` if no point inside was found at all.
+        """
+        inside = self.random(rng)
+        if inside is None:
+            return None
+        turning = {name: rng.random() for name in params}
+        low, high = 0.0, 1.0
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            candidate = self._between(params, inside, middle, turning)
+            if self.verdict(candidate) is None:
+                high, inside_nearest = middle, candidate
+            else:
+                low = middle
+        nearest = inside if high == 1.0 else inside_nearest
+        for name in rng.sample(sorted(params), len(params)):
+            closer = {**nearest, name: params[name]}
+            if self.verdict(closer) is None:
+                nearest = closer
+        return nearest
+
+    def neighbours(self, params: Params, rng: Random) -> Iterator[Params]:
+        """Yield parameters inside that differ in one entry by one step, in random order."""
+        moves = [(name, value) for name in params for value in self._steps(name, params[name])]
+        for name, value in rng.sample(moves, len(moves)):
+            moved = {**params, name: value}
+            if self.verdict(moved) is None:
+                yield moved
+
+    def cardinality(self) -> float:
+        """Count the points of the search space; infinite with a continuous parameter."""
+        return math.prod(num_values(dist) for dist in self.search_space.values())
+
+    def enumerate(self) -> Iterator[Params]:
+        """Yield every point inside, for a finite search space."""
+        grids = [grid(dist) for dist in self.search_space.values()]
+        for point in itertools.product(*grids):
+            params = dict(zip(self.search_space, point, strict=True))
+            if self.verdict(params) is None:
+                yield params
+
+    def _descend(self, params: Params, rng: Random) -> Params | None:
+        violation = self.violation(params)
+        names = list(self.search_space)
+        for _ in range(DESCENT_STEPS):
+            name = rng.choice(names)
+            value = draw(rng, self.search_space[name])
+            if rng.random() < 0.5:
+                value = rng.choice(self._steps(name, params[name]) or [value])
+            moved = {**params, name: value}
+            after = self.violation(moved)
+            if after == 0:
+                return moved
+            if after <= violation:
+                params, violation = moved, after
+        return None
+
+    def _steps(self, name: str, value: Any) -> list[Any]:  # noqa: ANN401 - Optuna's parameter
+        dist = self.search_space[name]
+        if isinstance(dist, CategoricalDistribution):
+            return [choice for choice in dist.choices if choice != value]
+        assert isinstance(dist, IntDistribution | FloatDistribution)
+        step = dist.step or (dist.high - dist.low) / 100
+        return [v for v in (value - step, value + step) if dist.low <= v <= dist.high]
+
+    def _between(
+        self, start: Params, end: Params, share: float, turning: Mapping[str, float]
+    ) -> Params:
+        return {
+            name: end[name]
+            if value == end[name] or (share >= turning[name] and _is_categorical(dist))
+            else value
+            if _is_categorical(dist)
+            else snap(value + share * (end[name] - value), dist)
+            for name, dist in self.search_space.items()
+            for value in [start[name]]
+        }
+
+
+def _is_categorical(dist: BaseDistribution) -> bool:
+    return isinstance(dist, CategoricalDistribution)
+
+
+def draw(rng: Random, dist: BaseDistribution) -> Any:  # noqa: ANN401 - Optuna's parameter
+    """Draw one value of a distribution."""
+    if isinstance(dist, CategoricalDistribution):
+        return rng.choice(dist.choices)
+    assert isinstance(dist, IntDistribution | FloatDistribution)
+    if dist.log:
+        return snap(math.exp(rng.uniform(math.log(dist.low), math.log(dist.high))), dist)
+    if dist.step is None:
+        return rng.uniform(dist.low, dist.high)
+    return snap(dist.low + dist.step * rng.randrange(round(num_values(dist))), dist)
+
+
+def snap(value: float, dist: BaseDistribution) -> float | int:
+    """Give the nearest value of a numeric distribution."""
+    assert isinstance(dist, IntDistribution | FloatDistribution)
+    value = min(max(value, dist.low), dist.high)
+    if dist.step is not None:
+        steps = min(round((value - dist.low) / dist.step), round(num_values(dist)) - 1)
+        value = dist.low + dist.step * steps
+    return round(value) if isinstance(dist, IntDistribution) else value
+
+
+def num_values(dist: BaseDistribution) -> float:
+    """Count the values of a distribution; infinite for a continuous one."""
+    if isinstance(dist, CategoricalDistribution):
+        return len(dist.choices)
+    assert isinstance(dist, IntDistribution | FloatDistribution)
+    if dist.step is None:
+        return 1 if dist.single() else math.inf
+    return math.floor((dist.high - dist.low) / dist.step + 1e-8) + 1
+
+
+def grid(dist: BaseDistribution) -> list[Any]:
+    """List the values of a finite distribution."""
+    if isinstance(dist, CategoricalDistribution):
+        return list(dist.choices)
+    assert isinstance(dist, IntDistribution | FloatDistribution)
+    step = dist.step or 1
+    return [snap(dist.low + step * index, dist) for index in range(round(num_values(dist)))]

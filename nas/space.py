@@ -1,0 +1,261 @@
+"""SearchSpace: what may be chosen, as Optuna distributions; decode, encode, cardinality; TOML."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import IntDistribution
+from pydantic import Field, field_validator, model_validator
+
+from nas.architecture import Architecture, Stage
+from nas.presets import Config, load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FIELDS = ("depth", "width", "kernel_size", "shortcut_kernel_size", "block")
+
+
+class IntRange(Config):
+    """The whole numbers low, low + step, ..., high; scaled with the budget given `at_params`."""
+
+    low: int = Field(ge=1)
+    high: int
+    step: int | None = Field(default=None, ge=1)
+    at_params: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> IntRange:
+        if self.high < self.low:
+            raise ValueError(f"the range is empty: high = {self.high} is below low = {self.low}")
+        if self.at_params is not None and self.step is not None:
+            raise ValueError("with at_params the step follows the budget; leave step out")
+        return self
+
+    def values(self, max_params: int) -> range:
+        """Resolve the range for a budget."""
+        if self.at_params is None:
+            return range(self.low, self.high + 1, self.step or 1)
+        step, scale = width_step(max_params), math.sqrt(max_params / self.at_params)
+        low = max(step, round(self.low * scale / step) * step)
+        high = max(low, round(self.high * scale / step) * step)
+        return range(low, high + 1, step)
+
+
+def width_step(max_params: int) -> int:
+    """Give the step between widths for a budget: 8 from 1M, 4 from 200k, 2 below."""
+    return 8 if max_params >= 1_000_000 else 4 if max_params >= 200_000 else 2
+
+
+class StageConfig(Config):
+    """One stage of a space file; what is absent is filled in from `[stage]`."""
+
+    depth: int | IntRange | None = None
+    width: int | IntRange | None = None
+    kernel_size: int | IntRange | None = None
+    shortcut_kernel_size: int | IntRange | None = None
+    block: str | list[str] | None = None
+
+    @field_validator("kernel_size", "shortcut_kernel_size")
+    @classmethod
+    def _is_odd(cls, value: int | IntRange | None) -> int | IntRange | None:
+        kernels = [value] if isinstance(value, int) else [] if value is None else value.values(1)
+        if even := [kernel for kernel in kernels if kernel % 2 == 0]:
+            raise ValueError(f"kernels must be odd, {even[0]} is even (use step = 2)")
+        return value
+
+    @field_validator("depth", "width")
+    @classmethod
+    def _is_positive(cls, value: int | IntRange | None) -> int | IntRange | None:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("it must be at least 1")
+        return value
+
+    @field_validator("block")
+    @classmethod
+    def _is_a_choice(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(value, list) and (not value or len(set(value)) < len(value)):
+            raise ValueError("it must be a list of different block types")
+        return value
+
+
+class SpaceConfig(Config):
+    """A space file: the number of stages, what holds for all, and what holds for one by number."""
+
+    num_stages: int = Field(ge=1)
+    stage: StageConfig
+    overrides: dict[str, StageConfig] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_real_stages(self) -> SpaceConfig:
+        known = {str(number) for number in range(1, self.num_stages + 1)}
+        if unknown := sorted(set(self.overrides) - known):
+            raise ValueError(f"overrides.{unknown[0]}: there are stages 1 to {self.num_stages}")
+        for number in range(1, self.num_stages + 1):
+            for name in ("depth", "width"):
+                if self.stage_setting(number, name) is None:
+                    raise ValueError(f"stage {number} has no {name}")
+        return self
+
+    def stage_setting(self, number: int, name: str) -> int | IntRange | str | list[str] | None:
+        """Give what stage `number` (from 1) says of a field, or `[stage]`, or `None`."""
+        own = getattr(self.overrides.get(str(number), StageConfig()), name)
+        return getattr(self.stage, name) if own is None else own  # type: ignore[no-any-return]
+
+
+Choices = range | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Every architecture that can be put together from the choices of each stage.
+
+    A choice with one value is no parameter. Numbers are integer distributions and block types are
+    an index into their list, so that a larger space keeps the trials of the smaller.
+
+    Attributes:
+        stages: A mapping of `FIELDS` to choices for each stage.
+        num_classes: Outputs of the classifier.
+        in_channels: Channels of the images.
+    """
+
+    stages: tuple[Mapping[str, Choices], ...]
+    num_classes: int = 10
+    in_channels: int = 3
+
+    @classmethod
+    def from_config(
+        cls, config: SpaceConfig, *, max_params: int, num_classes: int = 10, in_channels: int = 3
+    ) -> SearchSpace:
+        """Resolve a space file for a budget and a data set."""
+        defaults = Stage(1, 1)
+
+        def choices(number: int, name: str) -> Choices:
+            setting = config.stage_setting(number, name)
+            setting = getattr(defaults, name) if setting is None else setting
+            if isinstance(setting, IntRange):
+                return setting.values(max_params)
+            if isinstance(setting, int):
+                return range(setting, setting + 1)
+            return (setting,) if isinstance(setting, str) else tuple(setting)
+
+        numbers = range(1, config.num_stages + 1)
+        stages = tuple({name: choices(number, name) for name in FIELDS} for number in numbers)
+        return cls(stages, num_classes, in_channels)
+
+    @cached_property
+    def choices(self) -> dict[str, Choices]:
+        """The parameters, `depth_1` to `block_N`, with what each may be."""
+        return {
+            f"{name}_{number}": choices
+            for number, stage in enumerate(self.stages, 1)
+            for name, choices in stage.items()
+            if len(choices) > 1
+        }
+
+    @cached_property
+    def distributions(self) -> dict[str, IntDistribution]:
+        """The parameters as Optuna distributions."""
+        return {
+            name: IntDistribution(choices[0], choices[-1], step=choices.step)
+            if isinstance(choices, range)
+            else IntDistribution(0, len(choices) - 1)
+            for name, choices in self.choices.items()
+        }
+
+    @property
+    def cardinality(self) -> int:
+        """The number of architectures."""
+        return math.prod(len(choices) for choices in self.choices.values())
+
+    def decode(self, params: Mapping[str, Any]) -> Architecture:
+        """Give the architecture of a full set of parameters."""
+
+        def value(number: int, name: str, choices: Choices) -> Any:  # noqa: ANN401
+            if len(choices) == 1:
+                return choices[0]
+            param = params[f"{name}_{number}"]
+            return param if isinstance(choices, range) else choices[param]
+
+        stages = (
+            Stage(**{name: value(number, name, choices) for name, choices in stage.items()})
+            for number, stage in enumerate(self.stages, 1)
+        )
+        return Architecture(tuple(stages), self.num_classes, self.in_channels)
+
+    def contains(self, arch: Architecture) -> bool:
+        """Tell whether `decode` can give this architecture."""
+        return (
+            len(arch.stages) == len(self.stages)
+            and (arch.num_classes, arch.in_channels) == (self.num_classes, self.in_channels)
+            and all(
+                getattr(stage, name) in choices
+                for stage, space in zip(arch.stages, self.stages, strict=True)
+                for name, choices in space.items()
+            )
+        )
+
+    def encode(self, arch: Architecture) -> dict[str, int] | None:
+        """Give the parameters of an architecture, or `None` for one outside the space."""
+        if not self.contains(arch):
+            return None
+        params = {}
+        for name, choices in self.choices.items():
+            field, number = name.rsplit("_", 1)
+            value = getattr(arch.stages[int(number) - 1], field)
+            params[name] = value if isinstance(choices, range) else choices.index(value)
+        return params
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the space in JSON's types, for a study's identity."""
+        return {
+            "num_classes": self.num_classes,
+            "in_channels": self.in_channels,
+            "stages": [
+                {
+                    name: [choices[0], choices[-1], choices.step]
+                    if isinstance(choices, range)
+                    else list(choices)
+                    for name, choices in stage.items()
+                }
+                for stage in self.stages
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> SearchSpace:
+        """Read `to_dict`'s form."""
+
+        def choices(name: str, entry: list[Any]) -> Choices:
+            return tuple(entry) if name == "block" else range(entry[0], entry[1] + 1, entry[2])
+
+        stages = tuple({n: choices(n, entry) for n, entry in s.items()} for s in raw["stages"])
+        return cls(stages, raw["num_classes"], raw["in_channels"])
+
+    def includes(self, other: SearchSpace) -> bool:
+        """Tell whether every trial of `other` keeps its meaning here.
+
+        That is so when each of its choices is one of ours, and block types, which are stored as
+        an index, begin with the same ones in the same order.
+        """
+        if (self.num_classes, self.in_channels) != (other.num_classes, other.in_channels):
+            return False
+        return len(self.stages) == len(other.stages) and all(
+            set(theirs[name]) <= set(ours[name])
+            if isinstance(ours[name], range)
+            else ours[name][: len(theirs[name])] == theirs[name]
+            for ours, theirs in zip(self.stages, other.stages, strict=True)
+            for name in FIELDS
+        )
+
+
+def load_space(name_or_file: str) -> tuple[str, SpaceConfig]:
+    """Read a space preset or TOML file.
+
+    Raises:
+        UserError: Not found, or wrong; one line.
+    """
+    return load("spaces", name_or_file, SpaceConfig)
