@@ -23,6 +23,7 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.trial import TrialState
 
 from nas.errors import UserError
 from nas.feasible import Limit, Params, Region
@@ -30,7 +31,7 @@ from nas.feasible import Limit, Params, Region
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
-    from optuna.trial import FrozenTrial, TrialState
+    from optuna.trial import FrozenTrial
 
 __all__ = [
     "SAMPLERS",
@@ -93,7 +94,8 @@ class BudgetSampler(BaseSampler):
 
     Attributes:
         counts: Draws by fate: over, under, known (rejected); base, repaired, random (proposed).
-        origin: Which of the last three the latest proposal is.
+        draws: The same for the latest proposal alone.
+        origin: Which of base, repaired and random it is.
 
     Raises:
         NothingFits: When a proposal is asked for and nothing within the limits is found.
@@ -114,6 +116,7 @@ class BudgetSampler(BaseSampler):
         self.region = Region(search_space, tuple(limits))
         self.seed = SystemRandom().randrange(2**32) if seed is None else seed
         self.counts: Counter[str] = Counter()
+        self.draws: Counter[str] = Counter()
         self.origin = "random"
         self._base = base
         self._sampler = base if isinstance(base, BaseSampler) else base(self.seed)
@@ -135,9 +138,11 @@ class BudgetSampler(BaseSampler):
         rng = self._rng(study, trial)
         known = self._known(study, trial)
         fixed = trial.system_attrs.get("fixed_params", {})
+        self.draws = Counter()
         for origin, candidate in self._candidates(study, trial, rng, known):
             params = candidate | {name: fixed[name] for name in candidate if name in fixed}
             verdict = self.region.verdict(params) or self._taken(trial, params, known)
+            self.draws[verdict or origin] += 1
             self.counts[verdict or origin] += 1
             if verdict is None:
                 self.origin = origin
@@ -176,10 +181,20 @@ class BudgetSampler(BaseSampler):
         self._sampler.reseed_rng()
 
     def _rng(self, study: Study, trial: FrozenTrial) -> Random:
-        """Seed by the count of proposals before this one; a retry repeats one and is none."""
-        earlier = (t for t in study.get_trials(deepcopy=False) if t.number < trial.number)
-        retries = sum(RETRY_KEY in t.system_attrs for t in earlier)
-        return Random(f"{self.seed}/{trial.number - retries}")
+        """Seed by the count of proposals before this one.
+
+        A trial that tries an earlier one again proposes nothing, nor did one that failed before
+        it had parameters: with either, what follows is what an undisturbed study proposes.
+        """
+        trials = study.get_trials(deepcopy=False)
+        retried = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+        nothing = sum(
+            RETRY_KEY in t.system_attrs
+            or (t.state is TrialState.FAIL and not t.params and t.number not in retried)
+            for t in trials
+            if t.number < trial.number
+        )
+        return Random(f"{self.seed}/{trial.number - nothing}")
 
     def _key(self, params: Mapping[str, Any]) -> tuple[Any, ...] | None:
         if not self.region.search_space.keys() <= params.keys():

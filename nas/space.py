@@ -14,7 +14,7 @@ from nas.architecture import Architecture, Stage
 from nas.presets import Config, load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 FIELDS = ("depth", "width", "kernel_size", "shortcut_kernel_size", "block")
 
@@ -185,6 +185,24 @@ class SearchSpace:
             for number, stage in enumerate(self.stages, 1)
         )
         return Architecture(tuple(stages), self.num_classes, self.in_channels)
+
+    def corner(self, pick: Callable[..., Any], cost: Callable[[Architecture], int]) -> Architecture:
+        """Give the smallest (`pick=min`) or largest (`pick=max`) network by a cost.
+
+        All numbers are at their end; block types are picked stage by stage, which is exact where
+        the cost of a block depends on its shape alone.
+        """
+        params = {
+            name: pick(choices)
+            for name, choices in self.choices.items()
+            if isinstance(choices, range)
+        }
+        params |= {name: 0 for name in self.choices if name not in params}
+        for name, choices in self.choices.items():
+            if not isinstance(choices, range):
+                tries = [params | {name: index} for index in range(len(choices))]
+                params = pick(tries, key=lambda p: cost(self.decode(p)))
+        return self.decode(params)
 
     def contains(self, arch: Architecture) -> bool:
         """Tell whether `decode` can give this architecture."""

@@ -1,0 +1,64 @@
+"""The commands: arguments, messages, exit codes. `nas`, `python -m nas`, `search.py`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from nas.cli.count import count
+from nas.cli.leaderboard import leaderboard
+from nas.cli.search import search
+from nas.errors import UserError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+
+app = typer.Typer(
+    name="nas",
+    help="Neural architecture search under a parameter budget.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(count)
+app.command()(search)
+app.command()(leaderboard)
+
+
+def main(arguments: list[str] | None = None, *, prog_name: str = "nas") -> None:
+    """Run a command line; leaves with the command's exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(
+            sys.argv[1:] if arguments is None else arguments,
+            prog_name=prog_name,
+            standalone_mode=False,
+        )
+    except typer.TyperException as error:
+        code = _refuse(getattr(error, "format_message", error.__str__)())
+    except UserError as error:
+        code = _refuse(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output left: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _refuse(message: str) -> int:
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    """Leave as Ctrl-C does, so that the trial in flight is recorded as interrupted."""
+    sys.exit(EXIT_TERMINATED)

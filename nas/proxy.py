@@ -1,0 +1,223 @@
+"""run_proxy: one short schedule annealed to zero, scored on val; test is out of its reach."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from nas import presets
+from nas.data import (
+    Batches,
+    Normalization,
+    RandomFlip,
+    RandomTranslate,
+    Split,
+    TrainingData,
+    derived_generator,
+)
+from nas.model import build_model
+from nas.training import (
+    DivergedError,
+    EpochMetrics,
+    Evaluation,
+    OnStep,
+    TrainingConfig,
+    evaluate,
+    train,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from nas.architecture import Architecture
+    from nas.data import Augmentation
+
+OnEpoch = Callable[[EpochMetrics], None]
+
+
+class ProxyConfig(presets.Config):
+    """One complete short schedule, the same for every network.
+
+    Sections are those of the evidence, `research/recipes-and-proxies.md`.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=1000)]
+    """Passes over train. Finished short schedules rank networks, cut long ones do not (section 7)."""
+
+    resolution: Annotated[int, Field(ge=8, le=512)] = 32
+    """Pixels a side. 16 cost NB201 next to no rank correlation, 8 cost 0.16 (section 7)."""
+
+    width_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Every width times this. A half cost next to nothing, a quarter 0.06 (section 7)."""
+
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 512
+    """Images a step."""
+
+    peak_lr: Annotated[float, Field(gt=0, le=100)]
+    """Learning rate at the end of the warm-up, of the mean loss of a batch."""
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD, Nesterov's form."""
+
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
+    """L2, added to the gradient of convolution and linear weights; not of batch norm or biases."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the target spread over all classes; 0.1-0.2 gained 0.2 points (section 5b)."""
+
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the steps in which the learning rate rises from near zero."""
+
+    schedule: Literal["linear", "cosine"] = "linear"
+    """Form of the anneal to exactly zero at the end."""
+
+    translate: Annotated[int, Field(ge=0, le=64)] = 4
+    """Largest shift in pixels of a 32-pixel image; scaled with the resolution."""
+
+    flip: bool = True
+    """Whether training images are mirrored at random."""
+
+    flip_average: bool = True
+    """Whether val logits are averaged over an image and its mirror image."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of initial weights, order and augmentation."""
+
+    @classmethod
+    def load(cls, name_or_file: str) -> tuple[str, ProxyConfig]:
+        """Read a preset or TOML file; gives its name and content (UserError: one line)."""
+        return presets.load("proxies", name_or_file, cls)
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The optimization settings among these."""
+        return TrainingConfig(
+            epochs=self.epochs,
+            peak_lr=self.peak_lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            label_smoothing=self.label_smoothing,
+            warmup_fraction=self.warmup_fraction,
+            schedule=self.schedule,
+        )
+
+    @property
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """What is done to training images."""
+        max_offset = round(self.translate * self.resolution / 32)
+        flips = (RandomFlip(),) if self.flip else ()
+        return (*flips, RandomTranslate(max_offset)) if max_offset else flips
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProxyData:
+    """Train and val at one resolution on one device, prepared once for any number of runs."""
+
+    train: Split
+    val: Split
+    normalization: Normalization
+    num_classes: int
+
+    @classmethod
+    def prepare(
+        cls, data: TrainingData, resolution: int, device: torch.device | str = "cpu"
+    ) -> ProxyData:
+        """Resize to `resolution` pixels a side, measure mean and deviation, move to the device."""
+        train, val = (split.resized(resolution).to(device) for split in (data.train, data.val))
+        return cls(train, val, Normalization.of(train.images), data.num_classes)
+
+    @property
+    def resolution(self) -> int:
+        """Pixels a side."""
+        return self.train.images.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.train.labels.device
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyResult:
+    """What one proxy run measured.
+
+    Attributes:
+        val_accuracy: In [0, 1], after the last step.
+        val_loss: Mean cross-entropy there.
+        train_losses: One an epoch.
+        elapsed_seconds: All of the run: building, training, validation.
+        num_micro_batches: Parts each batch was split in.
+    """
+
+    val_accuracy: float
+    val_loss: float
+    train_losses: tuple[float, ...]
+    elapsed_seconds: float
+    num_micro_batches: int
+
+
+def run_proxy(
+    arch: Architecture,
+    data: ProxyData,
+    config: ProxyConfig,
+    *,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+    num_micro_batches: int = 1,
+) -> ProxyResult:
+    """Train `arch` by the whole schedule of `config` and score it on val.
+
+    The same config and data give every network the same batches; on a CPU with the same number of
+    threads also the same result to the last bit.
+
+    Args:
+        arch: The network, before `width_factor`.
+        data: At the resolution of `config`; a training set smaller than a batch is one batch.
+        config: The schedule.
+        on_step: Called with (steps done, steps in all) after each; what it raises ends the run.
+        on_epoch: Called after each epoch, likewise.
+        num_micro_batches: As in `train`.
+
+    Raises:
+        ValueError: Network, data and config do not fit together.
+        DivergedError: Loss or logits are no longer finite.
+    """
+    _require_fit(arch, data, config)
+    start = time.perf_counter()
+    generator = derived_generator("weights", config.seed)
+    model = build_model(arch.scaled(config.width_factor), generator=generator, device=data.device)
+    batches = Batches(
+        data.train, data.normalization, config.batch_size, config.seed, config.augmentations
+    )
+    losses: list[float] = []
+    for metrics in train(
+        model, batches, config.training, on_step=on_step, num_micro_batches=num_micro_batches
+    ):
+        losses.append(metrics.train_loss)
+        if on_epoch is not None:
+            on_epoch(metrics)
+    score = evaluate(model, data.val, data.normalization, flip_average=config.flip_average)
+    _require_finite(score)
+    elapsed = time.perf_counter() - start
+    return ProxyResult(score.accuracy, score.loss, tuple(losses), elapsed, num_micro_batches)
+
+
+def _require_fit(arch: Architecture, data: ProxyData, config: ProxyConfig) -> None:
+    asked = {
+        "resolution": (config.resolution, data.resolution),
+        "number of classes": (arch.num_classes, data.num_classes),
+        "number of channels": (arch.in_channels, data.train.images.shape[1]),
+    }
+    for what, (wanted, found) in asked.items():
+        if wanted != found:
+            raise ValueError(f"{what}: {wanted} asked for, but the data have {found}")
+
+
+def _require_finite(score: Evaluation) -> None:
+    if not math.isfinite(score.loss):
+        raise DivergedError(f"the validation loss is {score.loss}")

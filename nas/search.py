@@ -1,0 +1,289 @@
+"""search(): the whole job as one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from nas.architecture import Architecture
+    from nas.data import TrainingData
+    from nas.proxy import ProxyConfig, ProxyData
+    from nas.space import SearchSpace
+    from nas.study import Budget
+    from nas.width_scaling import WidthScaling
+
+# `import nas` brings this module in, so what takes seconds to import is imported when it is used.
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a caller of `search` may want to hear of; each is called in the search's process.
+
+    Attributes:
+        on_start: With the study, the target and the database's URL, before the first trial.
+        on_step: With (steps done, steps in all) of the running trial.
+        on_trial_end: With every trial that ends.
+        on_end: With the study and why it ended: "complete", "timeout" or a sentence.
+    """
+
+    on_start: Callable[[Study, int, str], None] = lambda _study, _target, _url: None
+    on_step: Callable[[int, int], None] = lambda _done, _total: None
+    on_trial_end: Callable[[FrozenTrial], None] = lambda _trial: None
+    on_end: Callable[[Study, str], None] = lambda _study, _why: None
+
+
+def search(  # noqa: PLR0913 - the flags of search.py, one to one
+    budget: float = 5e6,
+    trials: int = 200,
+    *,
+    fill: float = 0.9,
+    max_macs: float | None = None,
+    max_bytes: float | None = None,
+    space: str = "resnet",
+    dataset: str = "cifar10",
+    data: str | Path = Path("studies/data"),
+    proxy: str = "standard",
+    epochs: int | None = None,
+    resolution: int | None = None,
+    width_factor: float | None = None,
+    batch_size: int | None = None,
+    sampler: str = "tpe",
+    study: str | None = None,
+    storage: str | None = None,
+    device: str = "auto",
+    timeout: float | None = None,
+    trial_timeout: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Study:
+    """Search networks within a parameter budget until the study has `trials` scored ones.
+
+    The same call continues a study that was interrupted.
+
+    Args:
+        budget: Largest number of trainable parameters.
+        trials: Target: scored trials in the study, those of earlier calls included.
+        fill: Least share of the budget a network uses, in [0, 1].
+        max_macs: Largest number of multiply-adds of one image, forward.
+        max_bytes: Largest size as float32.
+        space: A preset of `nas/presets/spaces` or a TOML file.
+        dataset: "cifar10", or "synthetic", which is generated.
+        data: Folder of the data set's files; downloaded there if they are absent.
+        proxy: A preset of `nas/presets/proxies` or a TOML file.
+        epochs: Instead of the proxy's; so are `resolution`, `width_factor` and `batch_size`.
+        resolution: Pixels a side.
+        width_factor: Of every width while scoring.
+        batch_size: Images a step.
+        sampler: "tpe", "random", "gp", "cmaes" or "nsga2".
+        study: Name; by default data set, space, budget and proxy.
+        storage: Database URL; by default an SQLite file `studies/<study>.db`.
+        device: "auto", "cpu" or "cuda".
+        timeout: Seconds after which no trial starts.
+        trial_timeout: Seconds after which a trial ends as FAIL.
+        seed: Of the proposals. The proxy's own seed is part of the proxy.
+        progress: Callbacks.
+
+    Returns:
+        The Optuna study; the value of a trial is its validation accuracy in [0, 1].
+
+    Raises:
+        UserError: Anything asked for that cannot be done, in one line.
+    """
+    import time
+
+    from nas.errors import UserError
+    from nas.samplers import BudgetSampler, OverBudgetPruner, sampler_factory
+    from nas.storage import Register, open_storage
+    from nas.study import Budget, Objective, claimer, identity, open_study, study_url
+    from nas.width_scaling import WidthScaling
+    from nas.workers import Worker
+
+    if trials < 1:
+        raise UserError(f"--trials must be at least 1, not {trials}")
+    progress = progress or Progress()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    limited = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
+    factory = sampler_factory(sampler)
+    changed = {
+        "epochs": epochs,
+        "resolution": resolution,
+        "width_factor": width_factor,
+        "batch_size": batch_size,
+    }
+    proxy_name, config = _proxy_config(proxy, changed)
+    space_name, make_space = _space_maker(space, limited)
+    chosen_device = _device(device)
+    training_data = _training_data(dataset, data)
+    search_space = make_space(training_data.num_classes, training_data.train.images.shape[1])
+    scaling = WidthScaling(search_space, limited.limits(search_space))
+    _refuse_what_never_fits(search_space, limited, scaling, seed)
+
+    name = study or _study_name(dataset, space_name, limited, proxy_name)
+    url = storage or study_url(name)
+    database = open_storage(url)
+    limits = limited.limits(search_space)
+    opened = open_study(
+        database,
+        name,
+        identity(dataset, training_data.fingerprint, _split_name(training_data), limited, config),
+        search_space,
+        pruner=OverBudgetPruner(limits),
+    )
+    register = Register(database.engine, opened.user_attrs["token"])
+    claim = claimer(database, register)
+    proposer = BudgetSampler(
+        factory,
+        search_space.distributions,
+        limits,
+        repair=scaling.repair,
+        random_feasible=scaling.random_feasible,
+        claim=lambda trial, params: claim(search_space.decode(params).arch_id, trial),
+        seed=seed,
+    )
+    opened.sampler = proposer
+    _queue_baselines(opened, search_space, limited)
+    objective = Objective(
+        search_space,
+        limited,
+        _proxy_data(training_data, config, chosen_device),
+        config,
+        sampler_name=sampler,
+        proposer=proposer,
+        claim=claim,
+        trial_timeout=trial_timeout,
+        on_step=progress.on_step,
+        seed=seed,
+    )
+    worker = Worker(opened, database, register, objective, progress.on_trial_end)
+    progress.on_start(opened, trials, url)
+    progress.on_end(opened, worker.run(trials, deadline))
+    return opened
+
+
+def _proxy_config(name_or_file: str, changed: dict[str, Any]) -> tuple[str, ProxyConfig]:
+    """Read a proxy and apply the flags; they show in its name: quick-epochs3."""
+    from nas.presets import validate
+    from nas.proxy import ProxyConfig
+
+    name, config = ProxyConfig.load(name_or_file)
+    changed = {key: value for key, value in changed.items() if value is not None}
+    suffix = "".join(f"-{key.replace('_', '')}{value:g}" for key, value in changed.items())
+    flags = ", ".join(f"--{key.replace('_', '-')}" for key in changed)
+    return name + suffix, validate(ProxyConfig, config.model_dump() | changed, flags)
+
+
+def _space_maker(
+    name_or_file: str, budget: Budget
+) -> tuple[str, Callable[[int, int], SearchSpace]]:
+    """Read a space; what is left open are the number of classes and of channels."""
+    from nas.space import SearchSpace, load_space
+
+    name, config = load_space(name_or_file)
+
+    def make(num_classes: int, in_channels: int) -> SearchSpace:
+        return SearchSpace.from_config(
+            config,
+            max_params=budget.max_params,
+            num_classes=num_classes,
+            in_channels=in_channels,
+        )
+
+    return name, make
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from nas.errors import UserError
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device is auto, cpu or cuda, not {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
+    return "cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda"
+
+
+def _training_data(name: str, root: str | Path) -> TrainingData:
+    from nas.data import load_training_data
+
+    return load_training_data(name, root)
+
+
+def _split_name(data: TrainingData) -> str:
+    from nas.data import SPLIT_SEED
+
+    return f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
+
+
+def _proxy_data(data: TrainingData, config: ProxyConfig, device: str) -> ProxyData:
+    from nas.proxy import ProxyData
+
+    return ProxyData.prepare(data, config.resolution, device)
+
+
+def _study_name(dataset: str, space: str, budget: Budget, proxy: str) -> str:
+    from nas.study import budget_name
+
+    return f"{dataset}-{space}-{budget_name(budget.max_params)}-{proxy}"
+
+
+def _refuse_what_never_fits(
+    space: SearchSpace, budget: Budget, scaling: WidthScaling, seed: int
+) -> None:
+    """Refuse a budget no network of the space can meet, before anything is written."""
+    from random import Random
+
+    from nas.errors import UserError
+    from nas.study import COSTS
+
+    for name, (minimum, maximum) in budget.bounds.items():
+        cost = COSTS[name]
+        smallest, largest = space.corner(min, cost), space.corner(max, cost)
+        if cost(smallest) > maximum:
+            raise UserError(
+                f"no network of the space has {name} of at most {maximum:,}; the smallest "
+                f"({smallest}) has {cost(smallest):,}"
+            )
+        if cost(largest) < (minimum or 0):
+            raise UserError(
+                f"no network of the space has {name} of at least {minimum:,}; the largest "
+                f"({largest}) has {cost(largest):,}; lower --budget or --fill"
+            )
+    if scaling.random_feasible(Random(seed)) is None:
+        seen = ", ".join(f"{name} {cost:,}" for name, cost in scaling.region.smallest.items())
+        raise UserError(f"no network within all limits was found; smallest seen: {seen}")
+
+
+def _queue_baselines(study: Study, space: SearchSpace, budget: Budget) -> None:
+    """Have the hand-made networks within the limits scored first, once for a study."""
+    from nas.study import enqueue
+
+    present = {trial.user_attrs.get("baseline") for trial in study.get_trials(deepcopy=False)}
+    for name, arch in baselines(space, budget).items():
+        if name not in present:
+            enqueue(study, space, arch, proposed_by="baseline", baseline=name)
+
+
+def baselines(space: SearchSpace, budget: Budget) -> dict[str, Architecture]:
+    """Give the hand-made networks within the limits, or ResNet26_97 scaled to them."""
+    from dataclasses import replace
+
+    from nas.presets import hand_made
+
+    networks = {
+        name: replace(arch, num_classes=space.num_classes, in_channels=space.in_channels)
+        for name, arch in hand_made().items()
+    }
+    if fitting := {name: arch for name, arch in networks.items() if budget.admits(arch)}:
+        return fitting
+    factors = (k / 1000 for k in range(3000, 0, -1))
+    scaled = (networks["ResNet26_97"].scaled(factor) for factor in factors)
+    best = next((arch for arch in scaled if budget.admits(arch)), None)
+    return {} if best is None else {"ResNet26_97 scaled": best}
