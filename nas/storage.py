@@ -142,8 +142,10 @@ def _check_sqlite(url: URL, *, create: bool) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab"):
                 pass
-        elif path.open("rb").read(len(SQLITE_HEADER)) != SQLITE_HEADER:
-            raise UserError(f"{path} is not an SQLite database; it is left as it is")
+        else:
+            with path.open("rb") as file:
+                if file.read(len(SQLITE_HEADER)) != SQLITE_HEADER:
+                    raise UserError(f"{path} is not an SQLite database; it is left as it is")
     except OSError as error:
         raise UserError(f"cannot use {path}: {error.strerror}") from None
     _check_tables(path)

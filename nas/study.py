@@ -259,8 +259,8 @@ def find_study(name: str | None, url: str | None) -> Study:
 
 def budget_name(max_params: int) -> str:
     """Write a number of parameters as people do: 5M, 250k, 4978810."""
-    for unit, letter in ((1_000_000, "M"), (1_000, "k")):
-        if max_params >= unit and max_params * 100 % unit == 0:
+    for unit, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if unit <= max_params < 1000 * unit and max_params * 100 % unit == 0:
             return f"{max_params / unit:g}{letter}"
     return str(max_params)
 

@@ -44,18 +44,18 @@ def main(arguments: list[str] | None = None, *, prog_name: str = "nas") -> None:
         code = _refuse(getattr(error, "format_message", error.__str__)())
     except UserError as error:
         code = _refuse(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        code = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output left: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except SystemExit as left:
+        code = left.code
+    if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+        print("interrupted; the same command goes on from here", file=sys.stderr)
     sys.exit(code)
 
 
 def _refuse(message: str) -> int:
-    line = " ".join(message.split())
-    print(f"error: {line}", file=sys.stderr)
+    print("error:", " ".join(message.split()), file=sys.stderr)
     return EXIT_USER_ERROR
 
 

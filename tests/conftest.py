@@ -1,0 +1,58 @@
+"""Fixtures: a folder to search in, and the smallest search that is one."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+import nas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from optuna.study import Study
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Bitwise comparisons need a fixed number of threads; small networks are fastest on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, the current one during the test."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+PROXY = """
+epochs = 1
+resolution = 8
+batch_size = 500
+peak_lr = 0.2
+"""
+SPACE = """
+num_stages = 2
+[stage]
+depth = { low = 1, high = 2 }
+width = { low = 2, high = 12 }
+kernel_size = { low = 1, high = 3, step = 2 }
+"""
+
+
+@pytest.fixture
+def tiny(folder: Path) -> Callable[..., Study]:
+    """`nas.search` with a schedule of one epoch at 8 pixels in a space of two stages."""
+    (folder / "studies" / "proxies").mkdir(parents=True)
+    (folder / "studies" / "proxies" / "tiny.toml").write_text(PROXY)
+    (folder / "studies" / "spaces").mkdir()
+    (folder / "studies" / "spaces" / "tiny.toml").write_text(SPACE)
+    return partial(nas.search, 3_000, dataset="synthetic", space="tiny", proxy="tiny", device="cpu")

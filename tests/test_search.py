@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nas import Progress
+from nas.architecture import Architecture
+from nas.complexity import count_macs, count_params
+from nas.errors import UserError
+from nas.results import leaderboard
+from nas.search import baselines
+from nas.space import SearchSpace, load_space
+from nas.study import MAX_RETRIES, Budget, enqueue, find_study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    Search = Callable[..., Study]
+
+
+def scored(study: Study) -> list[tuple[str, float | None]]:
+    return [
+        (trial.user_attrs["arch_id"], trial.value)
+        for trial in study.trials
+        if trial.state is TrialState.COMPLETE
+    ]
+
+
+def space_of(study: Study) -> SearchSpace:
+    return SearchSpace.from_dict(json.loads(study.user_attrs["space"]))
+
+
+class Interrupted(BaseException):
+    """Stands for what no handler catches: the process is simply gone."""
+
+
+def stop_at(trial: int, error: BaseException) -> Progress:
+    """Raise in the middle of the trial that is the n-th to start."""
+    ended: list[FrozenTrial] = []
+
+    def on_step(_done: int, _total: int) -> None:
+        if len(ended) == trial:
+            raise error
+
+    return Progress(on_step=on_step, on_trial_end=ended.append)
+
+
+def test_a_search_scores_its_target_within_the_window_each_network_once(tiny: Search) -> None:
+    study = tiny(6)
+    params = [trial.user_attrs["num_params"] for trial in study.trials]
+    assert len(scored(study)) == 6
+    assert all(2_700 <= count <= 3_000 for count in params)
+    assert len({arch_id for arch_id, _ in scored(study)}) == 6
+
+
+def test_the_record_recounts_to_what_it_says(tiny: Search) -> None:
+    for trial in tiny(3).trials:
+        arch = Architecture.from_json(trial.user_attrs["architecture_json"])
+        assert trial.user_attrs["arch_id"] == arch.arch_id
+        assert trial.user_attrs["num_params"] == count_params(arch)
+        assert trial.user_attrs["num_macs"] == count_macs(arch)
+        made_with = json.loads(trial.user_attrs["provenance"])
+        assert {"torch", "optuna", "git_revision", "git_clean", "device", "threads", "seed"} <= (
+            made_with.keys()
+        )
+
+
+def test_the_same_seed_gives_the_same_study_to_the_last_bit(tiny: Search) -> None:
+    assert scored(tiny(4, study="a")) == scored(tiny(4, study="b"))
+
+
+def test_another_seed_proposes_other_networks(tiny: Search) -> None:
+    one, two = scored(tiny(4, study="a")), scored(tiny(4, study="b", seed=1))
+    assert one[0] == two[0], "the baseline is the same"
+    assert one[1:] != two[1:]
+
+
+def test_a_resumed_search_equals_an_undisturbed_one(tiny: Search) -> None:
+    undisturbed = tiny(14, study="a")
+    for trials in (3, 11, 14):
+        resumed = tiny(trials, study="b")
+    assert scored(resumed) == scored(undisturbed)
+
+
+@pytest.mark.parametrize("trial", [0, 1, 12])
+def test_an_interrupted_trial_is_scored_again_and_nothing_else_changes(
+    tiny: Search, trial: int
+) -> None:
+    undisturbed = tiny(14, study="a")
+    with pytest.raises(KeyboardInterrupt):
+        tiny(14, study="b", progress=stop_at(trial, KeyboardInterrupt()))
+    resumed = tiny(14, study="b")
+    assert scored(resumed) == scored(undisturbed)
+    (failed,) = [t for t in resumed.trials if t.state is TrialState.FAIL]
+    assert failed.user_attrs["fail_reason"] == "interrupted"
+
+
+def test_a_process_killed_in_mid_trial_loses_that_trial_alone(folder: Path, tiny: Search) -> None:
+    code = (
+        "import nas, os, signal\n"
+        "ended = []\n"
+        "def step(done, total):\n"
+        "    if len(ended) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "nas.search(3000, 4, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
+        "    study='b', progress=nas.Progress(on_step=step, on_trial_end=ended.append))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    resumed = tiny(4, study="b")
+    assert scored(resumed) == scored(tiny(4, study="a"))
+    assert [t.user_attrs.get("fail_reason") for t in resumed.trials] == [
+        None, None, "lost", None, None,
+    ]  # fmt: skip
+
+
+def test_a_trial_that_is_interrupted_every_time_is_given_up(tiny: Search) -> None:
+    for _ in range(MAX_RETRIES + 1):
+        with pytest.raises(KeyboardInterrupt):
+            tiny(1, progress=stop_at(0, KeyboardInterrupt()))
+    study = tiny(1)
+    assert [t.state.name for t in study.trials] == ["FAIL"] * (MAX_RETRIES + 1) + ["COMPLETE"]
+    assert study.trials[-1].user_attrs["arch_id"] != study.trials[0].user_attrs["arch_id"]
+
+
+def test_trials_is_a_target_and_a_complete_study_adds_nothing(tiny: Search) -> None:
+    assert len(tiny(3).trials) == 3
+    assert len(tiny(3).trials) == 3
+    assert len(tiny(2).trials) == 3
+
+
+def test_the_scaled_hand_made_network_is_scored_first_as_baseline(tiny: Search) -> None:
+    first = tiny(2).trials[0]
+    assert first.user_attrs["baseline"] == "ResNet26_97 scaled"
+    assert first.user_attrs["proposed_by"] == "baseline"
+    assert 2_700 <= first.user_attrs["num_params"] <= 3_000
+
+
+def test_hand_made_networks_that_fit_the_window_are_the_baselines() -> None:
+    space = SearchSpace.from_config(load_space("resnet")[1], max_params=5_000_000)
+    names = list(baselines(space, Budget(5_000_000)))
+    assert names == ["ResNet26_97", "ResNet24_9684", "ResNet24_96"]
+    assert list(baselines(space, Budget(290_000))) == ["ResNet-20"]
+    (scaled,) = baselines(space, Budget(100_000)).values()
+    assert [stage.depth for stage in scaled.stages] == [3, 3, 3, 3]
+    assert 90_000 <= count_params(scaled) <= 100_000
+
+
+def test_over_budget_trials_never_train(tiny: Search) -> None:
+    study = tiny(1)
+    big = Architecture.of([2, 2], [12, 12])
+    enqueue(study, space_of(study), big, proposed_by="test")
+    resumed = tiny(2)
+    pruned = resumed.trials[1]
+    assert pruned.state is TrialState.PRUNED
+    assert pruned.constraints["num_params"] == count_params(big) / 3_000 - 1
+    assert "elapsed_seconds" not in pruned.user_attrs
+
+
+def test_an_architecture_queued_twice_is_scored_once(tiny: Search) -> None:
+    study = tiny(1)
+    again = Architecture.from_json(study.trials[0].user_attrs["architecture_json"])
+    enqueue(study, space_of(study), again, proposed_by="test")
+    duplicate = tiny(2).trials[1]
+    assert (duplicate.state, duplicate.user_attrs["fail_reason"]) == (TrialState.FAIL, "duplicate")
+
+
+def test_a_trial_over_its_time_fails_and_the_search_goes_on(tiny: Search) -> None:
+    seen: list[FrozenTrial] = []
+    with pytest.raises(UserError, match="10 trials in a row failed.*timeout"):
+        tiny(2, trial_timeout=1e-6, progress=Progress(on_trial_end=seen.append))
+    assert {trial.user_attrs["fail_reason"] for trial in seen} == {"timeout"}
+    assert len(scored(tiny(2))) == 2
+
+
+def test_no_trial_starts_after_the_timeout(tiny: Search) -> None:
+    assert tiny(3, timeout=0).user_attrs["identity"]
+    assert scored(tiny(3, timeout=0)) == []
+
+
+def test_a_diverged_network_fails_with_its_reason(folder: Path, tiny: Search) -> None:
+    settings = "epochs = 1, resolution = 8, batch_size = 500, peak_lr = 100.0, momentum = 0.99, "
+    settings += "warmup_fraction = 0.0, weight_decay = 1.0"
+    proxy = folder / "studies" / "proxies" / "hot.toml"
+    proxy.write_text(settings.replace(", ", "\n"))
+    with pytest.raises(UserError, match="10 trials in a row failed.*diverged"):
+        tiny(1, proxy="hot")
+
+
+def test_another_proxy_is_refused_with_the_difference_and_a_free_name(tiny: Search) -> None:
+    tiny(1, study="a")
+    with pytest.raises(UserError, match=r"proxy\.epochs is 1 there, 2 asked.*--study a-2"):
+        tiny(1, study="a", epochs=2)
+
+
+def test_a_larger_space_continues_the_study_and_a_smaller_one_is_refused(
+    folder: Path, tiny: Search
+) -> None:
+    tiny(2, study="a")
+    spaces = folder / "studies" / "spaces"
+    tiny_space = (spaces / "tiny.toml").read_text()
+    (spaces / "larger.toml").write_text(tiny_space.replace("high = 12", "high = 14"))
+    assert len(scored(tiny(3, study="a", space="larger"))) == 3
+    with pytest.raises(UserError, match="the search space there is not part"):
+        tiny(4, study="a", space="tiny")
+
+
+def test_flags_that_change_the_proxy_start_a_study_of_their_own(tiny: Search) -> None:
+    assert tiny(1).study_name == "synthetic-tiny-3k-tiny"
+    assert tiny(1, batch_size=250).study_name == "synthetic-tiny-3k-tiny-batchsize250"
+
+
+def test_a_budget_below_the_smallest_network_is_refused_with_its_size(tiny: Search) -> None:
+    with pytest.raises(UserError, match="at most 50; the smallest .* has 128"):
+        tiny.func(50, 1, **tiny.keywords)  # type: ignore[attr-defined]
+
+
+def test_limits_that_exclude_each_other_are_refused_before_anything_is_written(
+    folder: Path, tiny: Search
+) -> None:
+    with pytest.raises(UserError, match="no network"):
+        tiny(1, max_macs=100_000)
+    assert not list((folder / "studies").glob("*.db"))
+
+
+def test_a_finite_space_is_exhausted_without_an_error(folder: Path, tiny: Search) -> None:
+    (folder / "studies" / "spaces" / "few.toml").write_text(
+        "num_stages = 1\n[stage]\ndepth = 1\nwidth = { low = 8, high = 11 }\nkernel_size = 3\n"
+    )
+    why: list[str] = []
+    ended = Progress(on_end=lambda _study, reason: why.append(reason))
+    study = tiny(50, space="few", fill=0.0, progress=ended)
+    widths = {
+        t.params["width_1"] for t in study.trials if t.state is TrialState.COMPLETE and t.params
+    }
+    assert widths == {8, 9, 10, 11}
+    assert why[0].startswith("the search space is exhausted")
+
+
+def test_the_leaderboard_ranks_by_validation_accuracy(tiny: Search) -> None:
+    study = tiny(5)
+    frame = leaderboard(study)
+    assert list(frame["val_accuracy"]) == sorted((v for _, v in scored(study)), reverse=True)
+    assert frame.index.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_the_only_study_need_not_be_named_and_of_several_the_names_are_listed(
+    tiny: Search,
+) -> None:
+    tiny(1)
+    assert find_study(None, None).study_name == "synthetic-tiny-3k-tiny"
+    tiny(1, study="other")
+    with pytest.raises(UserError, match="several studies.*other, synthetic-tiny-3k-tiny"):
+        find_study(None, None)
+    with pytest.raises(UserError, match="no study 'x'.*there is: other"):
+        find_study("x", None)
+
+
+def test_a_study_not_made_here_is_refused(folder: Path, tiny: Search) -> None:
+    url = f"sqlite:///{folder}/studies/mine.db"
+    theirs = optuna.create_study(storage=url, study_name="mine", direction="maximize")
+    theirs.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(UserError, match="was not made by this tool"):
+        tiny(1, study="mine", storage=url)
+
+
+@pytest.mark.parametrize("sampler", ["random", "cmaes", "nsga2"])
+def test_other_samplers_run_the_same_search(tiny: Search, sampler: str) -> None:
+    pytest.importorskip("cmaes" if sampler == "cmaes" else "optuna")
+    assert len(scored(tiny(5, sampler=sampler))) == 5
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder_is_one_line(folder: Path, tiny: Search) -> None:
+    (folder / "studies").chmod(0o500)
+    with pytest.raises(UserError, match="cannot use"):
+        tiny(1)
