@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.cli import main
+from nas.cli.parse import parse_count, parse_duration
+from nas.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from optuna.study import Study
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(list(arguments))
+    return int(left.value.code or 0)
+
+
+def test_count_prints_the_hand_made_networks_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("count", "--blocks", "3,3,3,3", "--widths", "128,100,164,200") == 0
+    assert "4,978,810 parameters" in capsys.readouterr().out
+
+
+def test_count_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("count", "--model", "ResNet26_97", "--json") == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["num_params"] == 4_978_810
+    assert counts["num_macs"] == 1_179_483_088
+    assert counts["size_bytes"] == 19_948_392
+
+
+def test_count_reads_back_the_architecture_that_it_prints(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("count", "--blocks", "1,2", "--widths", "8,16", "--kernels", "3,5", "--json")
+    first = json.loads(capsys.readouterr().out)
+    (folder / "a.json").write_text(json.dumps(first["architecture"]))
+    run("count", "--architecture", "a.json", "--json")
+    assert json.loads(capsys.readouterr().out) == first
+
+
+def test_count_waits_for_neither_torch_nor_optuna() -> None:
+    code = (
+        "import sys; from nas.cli import main\n"
+        "try: main(['count', '--model', 'ResNet26_97'])\n"
+        "finally: print({'torch', 'optuna', 'pandas', 'sqlalchemy'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("count", "name one network"),
+        ("count --model Nope", "unknown model 'Nope'; known: ResNet26_97"),
+        ("count --blocks 3,3 --widths 8", "one entry a stage"),
+        ("count --blocks 3,x --widths 8,8", "whole numbers such as 3,3,3,3"),
+        ("count --blocks 3 --widths 0", "width must be a whole number of at least 1, not 0"),
+        ("count --blocks 3 --widths 8 --kernels 2", "kernel_size must be odd"),
+        ("count --architecture missing.json", "cannot read missing.json"),
+        ("search --budget lots", "'lots' is not a number"),
+        ("search --trials 0", "--trials must be at least 1"),
+        ("search --trials many", "Invalid value for '--trials'"),
+        ("search --nope", "No such option: --nope"),
+        ("search --dataset synthetic --proxy nope", "known: quick, standard, thorough"),
+        ("search --dataset synthetic --space nope", "known: resnet"),
+        ("search --dataset nope", "known: cifar10, synthetic"),
+        ("search --dataset synthetic --sampler nope", "known: tpe, random"),
+        ("search --dataset synthetic --device tpu", "--device is auto, cpu or cuda"),
+        ("search --dataset synthetic --budget 100", "the smallest"),
+        ("search --dataset synthetic --epochs 0", "--epochs: epochs: input should be"),
+        ("search --dataset synthetic --study ../x", "cannot name a study"),
+        ("search --dataset synthetic --storage nonsense", "no database URL"),
+        ("search --dataset synthetic --timeout soon", "not a duration"),
+        ("search --dataset synthetic --fill 1.5", "--fill is a share"),
+        ("leaderboard", "no study in studies; there is: none"),
+        ("leaderboard --top 0", "Invalid value for '--top'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    assert run(*arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(folder.rglob("*.db"))
+
+
+def test_cifar10_that_is_not_there_names_the_ways_out(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("http_proxy", "https_proxy"):  # a port of this machine that nobody serves
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    assert run("search", "--data", str(folder / "data")) == 2
+    error = capsys.readouterr().err
+    assert "--data" in error
+    assert "--dataset synthetic" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("tiny")
+def test_search_prints_a_line_a_trial_the_table_and_the_commands_to_go_on_with(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = "--budget 3k --trials 2 --dataset synthetic --space tiny --proxy tiny --device cpu"
+    assert run("search", *flags.split()) == 0
+    out = capsys.readouterr().out
+    assert "study synthetic-tiny-3k-tiny: 0 of 2 networks scored" in out
+    assert "[2/2] trial 1:" in out
+    assert "optuna-dashboard sqlite:///studies/synthetic-tiny-3k-tiny.db" in out
+    assert "--study synthetic-tiny-3k-tiny" in out.splitlines()[-1]
+    assert out.splitlines()[-1].startswith("retrain: python retrain.py --trial ")
+
+
+def test_quiet_search_prints_the_result_alone(
+    tiny: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny(1)
+    flags = "--budget 3k --trials 1 --dataset synthetic --space tiny --proxy tiny --quiet"
+    assert run("search", *flags.split()) == 0
+    assert capsys.readouterr().out.startswith("rank")
+
+
+def test_leaderboard_writes_all_rows_as_csv(
+    folder: Path, tiny: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny(3)
+    assert run("leaderboard", "--csv", "out.csv") == 0
+    assert (folder / "out.csv").read_text().count("\n") == 4
+    assert run("leaderboard", "--json", "--top", "2") == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])) == 2
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_the_table_fits_the_terminal(
+    tiny: Callable[..., Study],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+) -> None:
+    tiny(2)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    run("leaderboard")
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("text", ["5e6", "5M", "5m", "5_000_000", "5,000,000", "5000k", "0.005g"])
+def test_five_million_can_be_written_in_many_ways(text: str) -> None:
+    assert parse_count(text) == 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("45s", 45), ("45", 45), ("1.5h", 5400)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@given(st.text(max_size=12))
+def test_what_is_typed_becomes_a_positive_number_or_one_line(text: str) -> None:
+    for parse in (parse_count, parse_duration):
+        try:
+            value = parse(text)
+        except UserError as error:
+            assert "\n" not in str(error) or "\n" in text  # noqa: PT017 - both ends are right
+        else:
+            assert 0 < value < float("inf")

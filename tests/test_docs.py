@@ -1,0 +1,43 @@
+"""What the documents say is so."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import nas.samplers
+from nas.cli import app
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("code", BLOCKS)
+def test_the_readmes_python_runs(code: str) -> None:
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own words
+
+
+def test_the_readmes_python_is_found() -> None:
+    assert "BudgetSampler" in "".join(BLOCKS)
+
+
+def test_every_flag_the_readme_names_exists() -> None:
+    command = get_command(app)
+    known = {
+        option
+        for sub in command.commands.values()  # type: ignore[attr-defined]
+        for param in sub.params
+        for option in param.opts
+    }
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) - {"--help"}
+    assert named <= known
+
+
+def test_the_doctests_of_the_sampler_hold() -> None:
+    assert doctest.testmod(nas.samplers).attempted > 0
+    assert doctest.testmod(nas.samplers).failed == 0
