@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from nas import presets
-from nas.data import (
-    Batches,
-    Normalization,
-    RandomFlip,
-    RandomTranslate,
-    Split,
-    TrainingData,
-    derived_generator,
-)
+from nas.batches import Batches, Normalization, RandomFlip, RandomTranslate, derived_generator
 from nas.model import build_model
 from nas.training import (
     DivergedError,
@@ -35,7 +27,8 @@ if TYPE_CHECKING:
     import torch
 
     from nas.architecture import Architecture
-    from nas.data import Augmentation
+    from nas.batches import Augmentation
+    from nas.data import Split, TrainingData
 
 OnEpoch = Callable[[EpochMetrics], None]
 
@@ -47,7 +40,7 @@ class ProxyConfig(presets.Config):
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)]
-    """Passes over train. Finished short schedules rank networks, cut long ones do not (section 7)."""
+    """Passes over train. Short schedules rank when finished, long ones when cut off do not (7)."""
 
     resolution: Annotated[int, Field(ge=8, le=512)] = 32
     """Pixels a side. 16 cost NB201 next to no rank correlation, 8 cost 0.16 (section 7)."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from nas.data import Batches, Normalization, Split
+    from nas.batches import Batches, Normalization
+    from nas.data import Split
 
 Schedule = Literal["linear", "cosine"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]

@@ -10,19 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.datasets import CIFAR10
 
-from nas.data import (
-    DATASETS,
-    Batches,
-    Normalization,
-    RandomFlip,
-    RandomTranslate,
-    Split,
-    derived_generator,
-    load_test_data,
-    load_training_data,
-    resize,
-    split_indices,
-)
+from nas.batches import Batches, Normalization, RandomFlip, RandomTranslate, derived_generator
+from nas.data import DATASETS, Split, load_test_data, load_training_data, resize, split_indices
 from nas.errors import UserError
 
 DATA = Path(os.environ.get("NAS_DATA", "data"))

@@ -15,9 +15,9 @@ NAS = ROOT / "nas"
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
     ("errors", "architecture", "residual"),
-    ("presets",),
+    ("presets", "synthetic"),
     ("space", "blocks", "data"),
-    ("complexity", "model"),
+    ("complexity", "model", "batches"),
     ("zero_cost", "training", "surrogate", "feasible"),
     ("samplers", "width_scaling", "proxy", "retrain", "export"),
     ("storage", "provenance"),

@@ -8,7 +8,7 @@ import torch
 
 from nas.architecture import Architecture
 from nas.complexity import count_params
-from nas.data import DATASETS, DataSet, Part, Split, load_training_data
+from nas.data import DATASETS, DataSet, Split, load_training_data
 from nas.errors import UserError
 from nas.presets import names
 from nas.proxy import ProxyConfig, ProxyData, ProxyResult, run_proxy
@@ -17,6 +17,8 @@ from nas.training import DivergedError, EpochMetrics
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from nas.synthetic import Part
 
 CONFIG = ProxyConfig(epochs=2, resolution=8, batch_size=64, peak_lr=0.1)
 SMALL = Architecture.of([1, 1], [4, 8])
@@ -186,14 +188,14 @@ def test_what_does_not_fit_together_is_refused(
 
 def test_good_network_beats_bad_ones_on_synthetic_data(synthetic: ProxyData) -> None:
     networks = {
-        "good": Architecture.of([2, 2, 2], [12, 22, 32]),
+        "good": Architecture.of([1, 1, 1, 1], [16, 24, 28, 40]),
         "late": Architecture.of([1, 1, 1, 1], [4, 6, 16, 64]),
         "tiny": Architecture.of([1, 1, 1], [4, 4, 4]),
     }
-    assert 50_000 < count_params(networks["late"]) < 60_000
-    assert 50_000 < count_params(networks["good"]) < 60_000
+    assert [count_params(arch) for arch in networks.values()] == [54_498, 52_518, 1_126]
     quick = ProxyConfig.load("quick")[1]
-    scores = {name: run_proxy(arch, synthetic, quick) for name, arch in networks.items()}
-    good, late, tiny = (scores[name].val_accuracy for name in networks)
-    assert 0.6 < good < 0.95
-    assert good > late + 0.1 > tiny + 0.1 > 0.25
+    good, late, tiny = (run_proxy(a, synthetic, quick).val_accuracy for a in networks.values())
+    assert 0.55 < good < 0.9
+    assert good > late + 0.05
+    assert good > tiny + 0.15
+    assert tiny > 0.15

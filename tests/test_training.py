@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
-from nas.data import Batches, Normalization, RandomFlip, Split
+from nas.batches import Batches, Normalization, RandomFlip
+from nas.data import Split
 from nas.model import build_model
 from nas.training import (
     DivergedError,
