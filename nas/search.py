@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from nas.architecture import Architecture
+    from nas.budget import Budget
     from nas.data import TrainingData
     from nas.proxy import ProxyConfig, ProxyData
     from nas.space import SearchSpace
-    from nas.study import Budget
     from nas.width_scaling import WidthScaling
 
 # `import nas` brings this module in, so what takes seconds to import is imported when it is used.
@@ -98,10 +98,12 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     """
     import time
 
+    from nas.budget import Budget
     from nas.errors import UserError
+    from nas.objective import Objective
     from nas.samplers import BudgetSampler, OverBudgetPruner, sampler_factory
     from nas.storage import Register, open_storage
-    from nas.study import Budget, Objective, claimer, identity, open_study, study_url
+    from nas.study import claimer, identity, open_study, study_url
     from nas.width_scaling import WidthScaling
     from nas.workers import Worker
 
@@ -229,7 +231,7 @@ def _proxy_data(data: TrainingData, config: ProxyConfig, device: str) -> ProxyDa
 
 
 def _study_name(dataset: str, space: str, budget: Budget, proxy: str) -> str:
-    from nas.study import budget_name
+    from nas.budget import budget_name
 
     return f"{dataset}-{space}-{budget_name(budget.max_params)}-{proxy}"
 
@@ -240,8 +242,8 @@ def _refuse_what_never_fits(
     """Refuse a budget no network of the space can meet, before anything is written."""
     from random import Random
 
+    from nas.budget import COSTS
     from nas.errors import UserError
-    from nas.study import COSTS
 
     for name, (minimum, maximum) in budget.bounds.items():
         cost = COSTS[name]

@@ -1,29 +1,23 @@
-"""What a study is: its identity, the attributes of its trials, the objective, its sisters.
+"""What a study is: its identity, its queue, the states of its trials, its sisters.
 
 A study is an Optuna study with user attributes of ours: `identity` (what makes its scores
-comparable), `space`, `token`, `attributes_version`. A trial's user attributes are named below.
+comparable), `space`, `token`, `attributes_version`. `objective.py` writes those of its trials.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import secrets
 import time
 import warnings
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import TrialState
 
-from nas.architecture import Architecture
-from nas.complexity import count, count_macs, count_params, size_bytes
 from nas.errors import UserError
-from nas.feasible import Limit
 from nas.presets import STUDIES
-from nas.provenance import provenance
 from nas.space import SearchSpace
 from nas.storage import open_storage, shown_url, sqlite_url
 
@@ -35,8 +29,9 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-    from nas.proxy import ProxyConfig, ProxyData, ProxyResult
-    from nas.samplers import BudgetSampler
+    from nas.architecture import Architecture
+    from nas.budget import Budget
+    from nas.proxy import ProxyConfig
     from nas.storage import Register
 
 ATTRIBUTES_VERSION = 1
@@ -46,12 +41,6 @@ SETUP_SECONDS = 10  # how long a process waits for another one that is creating 
 RETRIED = ("interrupted", "lost")  # a FAIL for these reasons is tried again, at most
 MAX_RETRIES = 3  # this many times; a FAIL for any other reason never is
 
-COSTS: dict[str, Callable[[Architecture], int]] = {
-    "num_params": count_params,
-    "num_macs": count_macs,
-    "size_bytes": size_bytes,
-}
-
 
 class TrialFailed(Exception):  # noqa: N818 - named as the state
     """Raised where a trial must end as FAIL; `reason` is one word, `detail` a sentence."""
@@ -59,66 +48,6 @@ class TrialFailed(Exception):  # noqa: N818 - named as the state
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason, self.detail = reason, detail
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The limits of a study, by the names of `COSTS`.
-
-    Attributes:
-        max_params: Trainable parameters.
-        fill: The least share of `max_params` a network uses.
-        max_macs: Multiply-adds of one image, or `None`.
-        max_bytes: Bytes as float32, or `None`.
-    """
-
-    max_params: int
-    fill: float = 0.9
-    max_macs: int | None = None
-    max_bytes: int | None = None
-
-    @classmethod
-    def of(
-        cls, max_params: float, *, fill: float, max_macs: float | None, max_bytes: float | None
-    ) -> Budget:
-        """Check what a user asked for (UserError) and make whole numbers of it."""
-        asked = {"--budget": max_params, "--max-macs": max_macs, "--max-bytes": max_bytes}
-        for flag, value in asked.items():
-            if value is not None and not 1 <= value < math.inf:
-                raise UserError(f"{flag} must be a positive number, not {value:g}")
-        if not 0 <= fill <= 1:
-            raise UserError(f"--fill is a share of the budget from 0 to 1, not {fill:g}")
-        whole = [None if value is None else int(value) for value in (max_macs, max_bytes)]
-        return cls(int(max_params), fill, *whole)
-
-    @property
-    def bounds(self) -> dict[str, tuple[int | None, int]]:
-        """Give (minimum, maximum) of each limited cost, the parameters first."""
-        least = math.ceil(self.fill * self.max_params) or None
-        bounds: dict[str, tuple[int | None, int]] = {"num_params": (least, self.max_params)}
-        if self.max_macs is not None:
-            bounds["num_macs"] = (None, self.max_macs)
-        if self.max_bytes is not None:
-            bounds["size_bytes"] = (None, self.max_bytes)
-        return bounds
-
-    def limits(self, space: SearchSpace) -> tuple[Limit, ...]:
-        """Express the limits on a space's parameters."""
-
-        def cost(name: str) -> Callable[[Mapping[str, Any]], int]:
-            return lambda params: COSTS[name](space.decode(params))
-
-        return tuple(
-            Limit(name, cost(name), maximum, minimum)
-            for name, (minimum, maximum) in self.bounds.items()
-        )
-
-    def admits(self, arch: Architecture) -> bool:
-        """Tell whether a network lies within every limit."""
-        return all(
-            (minimum or 0) <= COSTS[name](arch) <= maximum
-            for name, (minimum, maximum) in self.bounds.items()
-        )
 
 
 def identity(
@@ -257,14 +186,6 @@ def find_study(name: str | None, url: str | None) -> Study:
     return optuna.load_study(study_name=chosen, storage=found[chosen])
 
 
-def budget_name(max_params: int) -> str:
-    """Write a number of parameters as people do: 5M, 250k, 4978810."""
-    for unit, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if unit <= max_params < 1000 * unit and max_params * 100 % unit == 0:
-            return f"{max_params / unit:g}{letter}"
-    return str(max_params)
-
-
 def trial_id(trial: FrozenTrial | Trial) -> int:
     """Give the database's id of a trial, for our tables; people see its number."""
     return trial._trial_id  # noqa: SLF001 - Optuna's storages take it, its trials hide it
@@ -349,127 +270,3 @@ def claimer(storage: RDBStorage, register: Register) -> Callable[[str, FrozenTri
         return register.claim(arch_id, trial_id(trial), is_void=is_void)
 
     return claim
-
-
-@dataclass
-class Objective:
-    """Scores a trial's network: `Objective(...)(trial)` is its validation accuracy in [0, 1].
-
-    Attributes:
-        space: Decodes the trial's parameters.
-        budget: Nothing over it is built.
-        data: Train and val on the device.
-        proxy: The schedule.
-        sampler_name: Recorded with what it proposes.
-        proposer: The study's sampler, for the record of each proposal.
-        claim: Claims an architecture for a trial; False if another trial has it.
-        trial_timeout: Seconds a trial may take, or `None`.
-        on_step: Called with (steps done, steps in all).
-        seed: The search's, for the record.
-    """
-
-    space: SearchSpace
-    budget: Budget
-    data: ProxyData
-    proxy: ProxyConfig
-    sampler_name: str
-    proposer: BudgetSampler
-    claim: Callable[[str, FrozenTrial | Trial], bool]
-    trial_timeout: float | None = None
-    on_step: Callable[[int, int], None] | None = None
-    seed: int | None = None
-
-    def __call__(self, trial: Trial) -> float:
-        """Score the trial.
-
-        Raises:
-            TrialPruned: The network is over budget; nothing was built.
-            TrialFailed: It cannot be scored, and why.
-        """
-        arch = self._architecture(trial)
-        self._describe(trial, arch)
-        if trial.should_prune():
-            for name, (_, maximum) in self.budget.bounds.items():
-                trial.set_constraint(name, COSTS[name](arch) / maximum - 1)
-            raise optuna.TrialPruned
-        if not self.claim(arch.arch_id, trial):
-            raise TrialFailed("duplicate", "another trial has this architecture")
-        result = self._run(arch)
-        self._record(trial, result)
-        return result.val_accuracy
-
-    def _architecture(self, trial: Trial) -> Architecture:
-        """Decode a proposal, or read what was enqueued (which may lie outside the space)."""
-        queued = trial.user_attrs.get("architecture_json")
-        if queued is None or self.space.encode(Architecture.from_json(queued)) is not None:
-            for name, dist in self.space.distributions.items():
-                trial.suggest_int(name, dist.low, dist.high, step=dist.step)
-        if queued is not None:
-            return Architecture.from_json(queued)
-        origin = self.proposer.origin
-        by = self.sampler_name if origin == "base" else f"{self.sampler_name}, {origin}"
-        trial.set_user_attr("proposed_by", "random" if origin == "random" else by)
-        trial.set_user_attr("draws", dict(self.proposer.draws))
-        return self.space.decode(trial.params)
-
-    def _describe(self, trial: Trial, arch: Architecture) -> None:
-        cost = count(arch)
-        attrs = {
-            "architecture": str(arch),
-            "arch_id": arch.arch_id,
-            "architecture_json": arch.to_json(),
-            "num_params": cost.num_params,
-            "budget_share": round(cost.num_params / self.budget.max_params, 4),
-            "num_macs": cost.num_macs,
-            "size_bytes": size_bytes(arch),
-        }
-        for name, value in attrs.items():
-            if trial.user_attrs.get(name) != value:
-                trial.set_user_attr(name, value)
-
-    def _run(self, arch: Architecture) -> ProxyResult:
-        """Run the proxy; out of memory once more with each batch in two parts."""
-        from nas.training import is_out_of_memory
-
-        try:
-            return self._run_proxy(arch, num_micro_batches=1)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        try:
-            return self._run_proxy(arch, num_micro_batches=2)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise TrialFailed("out_of_memory", _one_line(error)) from None
-
-    def _run_proxy(self, arch: Architecture, *, num_micro_batches: int) -> ProxyResult:
-        from nas.proxy import run_proxy
-        from nas.training import DivergedError
-
-        started = time.monotonic()
-
-        def on_step(done: int, total: int) -> None:
-            if self.trial_timeout is not None and time.monotonic() - started > self.trial_timeout:
-                raise TrialFailed("timeout", f"step {done} of {total} at {self.trial_timeout:g} s")
-            if self.on_step is not None:
-                self.on_step(done, total)
-
-        try:
-            return run_proxy(
-                arch, self.data, self.proxy, on_step=on_step, num_micro_batches=num_micro_batches
-            )
-        except DivergedError as error:
-            raise TrialFailed("diverged", _one_line(error)) from None
-
-    def _record(self, trial: Trial, result: ProxyResult) -> None:
-        measured = asdict(result)
-        del measured[METRIC]
-        measured["elapsed_seconds"] = round(result.elapsed_seconds, 3)
-        measured["provenance"] = json.dumps(provenance(str(self.data.device), seed=self.seed))
-        for name, value in measured.items():
-            trial.set_user_attr(name, value)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -20,8 +20,9 @@ ROWS = (
     ("complexity", "model", "batches"),
     ("zero_cost", "training", "surrogate", "feasible"),
     ("samplers", "width_scaling", "proxy", "retrain", "export"),
-    ("storage", "provenance"),
+    ("storage", "provenance", "budget"),
     ("study",),
+    ("objective",),
     ("workers",),
     ("results", "ledger"),
     ("report", "doctor"),
@@ -32,7 +33,7 @@ ROWS = (
 ROW_OF = {name: index for index, row in enumerate(ROWS) for name in row}
 
 HOMES = {
-    "optuna": {"space", "feasible", "samplers", "storage", "study", "workers"},
+    "optuna": {"space", "feasible", "samplers", "storage", "study", "objective", "workers"},
     "sqlalchemy": {"storage"},
     "torchvision": {"data"},
     "plotly": {"report"},

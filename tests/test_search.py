@@ -13,12 +13,13 @@ from optuna.trial import TrialState
 
 from nas import Progress
 from nas.architecture import Architecture
+from nas.budget import Budget
 from nas.complexity import count_macs, count_params
 from nas.errors import UserError
 from nas.results import leaderboard
 from nas.search import baselines
 from nas.space import SearchSpace, load_space
-from nas.study import MAX_RETRIES, Budget, enqueue, find_study
+from nas.study import MAX_RETRIES, enqueue, find_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable

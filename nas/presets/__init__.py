@@ -81,7 +81,9 @@ def _read(kind: str, name_or_file: str) -> tuple[str, str]:
     shipped = _package(kind) / f"{name_or_file}.toml"
     if not shipped.is_file():
         known = ", ".join(names(kind))
-        raise UserError(f"no preset {name_or_file!r} in {kind}; known: {known}; or give a .toml file")
+        raise UserError(
+            f"no preset {name_or_file!r} in {kind}; known: {known}; or give a .toml file"
+        )
     return f"{name_or_file}.toml", shipped.read_text(encoding="utf-8")
 
 
