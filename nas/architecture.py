@@ -46,6 +46,8 @@ class Stage:
         _require_int("width", self.width, 1)
         _require_odd("kernel_size", self.kernel_size)
         _require_odd("shortcut_kernel_size", self.shortcut_kernel_size)
+        if not isinstance(self.block, str):
+            raise ValueError(f"block must be a name, not {self.block!r}")  # noqa: TRY004
 
     def __str__(self) -> str:
         """Name what differs from a 3x3 basic block: `3x128`, `2x64 k5 bottleneck`."""

@@ -43,10 +43,11 @@ class Limit:
 
     def excess(self, cost: float) -> float:
         """Give how far a cost lies outside, relative to the bound: 0.1 is 10 % over, -0.1 under."""
-        if cost > self.maximum:
-            return cost / self.maximum - 1 if self.maximum > 0 else math.inf
+        if math.isnan(cost) or cost > self.maximum:
+            excess = (cost - self.maximum) / (abs(self.maximum) or 1)
+            return math.inf if math.isnan(excess) else excess
         if self.minimum is not None and cost < self.minimum:
-            return cost / self.minimum - 1
+            return (cost - self.minimum) / (abs(self.minimum) or 1)
         return 0.0
 
 
@@ -54,7 +55,7 @@ class Region:
     """The parameters of a search space that keep every limit.
 
     Attributes:
-        smallest: The smallest cost seen so far, by the limit's name.
+        seen: The smallest and the largest cost seen so far, by the limit's name.
     """
 
     def __init__(
@@ -62,14 +63,15 @@ class Region:
     ) -> None:
         self.search_space = dict(search_space)
         self.limits = limits
-        self.smallest: dict[str, float] = {}
+        self.seen: dict[str, tuple[float, float]] = {}
 
     def excesses(self, params: Mapping[str, Any]) -> list[float]:
         """Give each limit's excess."""
         excesses = []
         for limit in self.limits:
             cost = limit.cost(params)
-            self.smallest[limit.name] = min(cost, self.smallest.get(limit.name, math.inf))
+            low, high = self.seen.get(limit.name, (cost, cost))
+            self.seen[limit.name] = min(cost, low), max(cost, high)
             excesses.append(limit.excess(cost))
         return excesses
 
@@ -139,6 +141,17 @@ class Region:
             if self.verdict(moved) is None:
                 yield moved
 
+    def describe_seen(self) -> str:
+        """Say for each limit which costs were seen and which are allowed."""
+        parts = []
+        for limit in self.limits:
+            low, high = (shown(cost) for cost in self.seen.get(limit.name, (math.nan, math.nan)))
+            window = f"at most {shown(limit.maximum)}"
+            if limit.minimum:
+                window = f"{shown(limit.minimum)} to {shown(limit.maximum)}"
+            parts.append(f"{limit.name} {low} to {high}, allowed {window}")
+        return "; ".join(parts)
+
     def cardinality(self) -> float:
         """Count the points of the search space; infinite with a continuous parameter."""
         return math.prod(num_values(dist) for dist in self.search_space.values())
@@ -173,7 +186,8 @@ class Region:
             return [choice for choice in dist.choices if choice != value]
         assert isinstance(dist, IntDistribution | FloatDistribution)
         step = dist.step or (dist.high - dist.low) / 100
-        return [v for v in (value - step, value + step) if dist.low <= v <= dist.high]
+        moved = (snap(value - step, dist), snap(value + step, dist))
+        return [v for v in moved if v != value]
 
     def _between(
         self, start: Params, end: Params, share: float, turning: Mapping[str, float]
@@ -187,6 +201,11 @@ class Region:
             for name, dist in self.search_space.items()
             for value in [start[name]]
         }
+
+
+def shown(cost: float) -> str:
+    """Write a cost: 4,978,810 or 0.0125."""
+    return f"{round(cost):,}" if abs(cost) >= 1 and cost == round(cost) else f"{cost:.6g}"
 
 
 def _is_categorical(dist: BaseDistribution) -> bool:
@@ -206,12 +225,14 @@ def draw(rng: Random, dist: BaseDistribution) -> Any:  # noqa: ANN401 - Optuna's
 
 
 def snap(value: float, dist: BaseDistribution) -> float | int:
-    """Give the nearest value of a numeric distribution."""
+    """Give the nearest value of a numeric distribution; a categorical one's stays."""
+    if isinstance(dist, CategoricalDistribution):
+        return value
     assert isinstance(dist, IntDistribution | FloatDistribution)
     value = min(max(value, dist.low), dist.high)
     if dist.step is not None:
         steps = min(round((value - dist.low) / dist.step), round(num_values(dist)) - 1)
-        value = dist.low + dist.step * steps
+        value = min(dist.low + dist.step * steps, dist.high)
     return round(value) if isinstance(dist, IntDistribution) else value
 
 

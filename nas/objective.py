@@ -78,11 +78,14 @@ class Objective:
     def _architecture(self, trial: Trial) -> Architecture:
         """Decode a proposal, or read what was enqueued (which may lie outside the space)."""
         queued = trial.user_attrs.get("architecture_json")
+        is_new = queued is None and not trial.params
         if queued is None or self.space.encode(Architecture.from_json(queued)) is not None:
             for name, dist in self.space.distributions.items():
                 trial.suggest_int(name, dist.low, dist.high, step=dist.step)
         if queued is not None:
             return Architecture.from_json(queued)
+        if not is_new:  # a retry of one that was lost before its proposer was written down
+            return self.space.decode(trial.params)
         origin = self.proposer.origin
         by = self.sampler_name if origin == "base" else f"{self.sampler_name}, {origin}"
         trial.set_user_attr("proposed_by", "random" if origin == "random" else by)

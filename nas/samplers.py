@@ -7,6 +7,7 @@ sampler makes it best (measured on two synthetic objectives in a space of 12 par
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,12 +27,13 @@ from optuna.samplers import (
 from optuna.trial import TrialState
 
 from nas.errors import UserError
-from nas.feasible import Limit, Params, Region
+from nas.feasible import Limit, Params, Region, snap
+from nas.study_view import StudyView
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, Trial
 
 __all__ = [
     "SAMPLERS",
@@ -47,6 +49,7 @@ MAX_DRAWS = 20
 DRAWS_TIMES_TRIALS = 600  # a draw of TPE costs 10 ms at 200 trials, 23 ms at 2,000: 3 and 1 draws
 MAX_REPAIRS = 4  # drawn parameters that are repaired, the latest first
 MAX_RANDOM = 50
+MAX_WALK = 2_000  # neighbours of earlier proposals, looked at when nothing else is new
 ENUMERABLE = 20_000  # points of a space small enough to look at every one
 RETRY_KEY = "failed_trial"  # Optuna's own mark of a trial that tries an earlier one again
 
@@ -118,6 +121,9 @@ class BudgetSampler(BaseSampler):
         self.counts: Counter[str] = Counter()
         self.draws: Counter[str] = Counter()
         self.origin = "random"
+        self._seeded_for: tuple[Study, int] | None = None
+        self._study: Study | None = None
+        self._finished: dict[int, tuple[Any, ...] | None] = {}  # keys by trial id
         self._base = base
         self._sampler = base if isinstance(base, BaseSampler) else base(self.seed)
         self._repair = repair or self.region.repair
@@ -135,10 +141,12 @@ class BudgetSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Propose parameters; what `enqueue_trial` fixed of them is kept as it is."""
+        self._base_of(study, trial)
         rng = self._rng(study, trial)
         known = self._known(study, trial)
         fixed = trial.system_attrs.get("fixed_params", {})
         self.draws = Counter()
+        completed: Params | None = None
         for origin, candidate in self._candidates(study, trial, rng, known):
             params = candidate | {name: fixed[name] for name in candidate if name in fixed}
             verdict = self.region.verdict(params) or self._taken(trial, params, known)
@@ -147,6 +155,9 @@ class BudgetSampler(BaseSampler):
             if verdict is None:
                 self.origin = origin
                 return {name: params[name] for name in search_space}
+            completed = completed or params
+        if fixed and completed:  # what was asked for cannot be completed: the pruner judges it
+            return {name: completed[name] for name in search_space}
         raise self._nothing(study, known)
 
     def sample_independent(
@@ -157,13 +168,13 @@ class BudgetSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:  # noqa: ANN401 - Optuna's parameter
         """Leave a parameter outside the search space to `base`."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        return self._base_of(study, trial).sample_independent(
+            study, trial, param_name, param_distribution
+        )
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Start the proposal's own `base`, where there is a factory."""
-        if not isinstance(self._base, BaseSampler):
-            self._sampler = self._base(self._rng(study, trial).randrange(2**31))
-        self._sampler.before_trial(study, trial)
+        """Tell `base`."""
+        self._base_of(study, trial).before_trial(study, trial)
 
     def after_trial(
         self,
@@ -180,17 +191,28 @@ class BudgetSampler(BaseSampler):
         self.seed = SystemRandom().randrange(2**32)
         self._sampler.reseed_rng()
 
+    def _base_of(self, study: Study, trial: FrozenTrial) -> BaseSampler:
+        """Give the proposal's own `base`, where there is a factory."""
+        if not isinstance(self._base, BaseSampler) and self._seeded_for != (study, trial.number):
+            self._sampler = self._base(self._rng(study, trial).randrange(2**31))
+            self._seeded_for = study, trial.number
+        return self._sampler
+
     def _rng(self, study: Study, trial: FrozenTrial) -> Random:
         """Seed by the count of proposals before this one.
 
         A trial that tries an earlier one again proposes nothing, nor did one that failed before
-        it had parameters: with either, what follows is what an undisturbed study proposes.
+        it had all parameters: with either, what follows is what an undisturbed study proposes.
         """
         trials = study.get_trials(deepcopy=False)
         retried = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
         nothing = sum(
             RETRY_KEY in t.system_attrs
-            or (t.state is TrialState.FAIL and not t.params and t.number not in retried)
+            or (
+                t.state is TrialState.FAIL
+                and t.number not in retried
+                and self._key(t.params) is None
+            )
             for t in trials
             if t.number < trial.number
         )
@@ -203,11 +225,19 @@ class BudgetSampler(BaseSampler):
 
     def _known(self, study: Study, trial: FrozenTrial) -> set[tuple[Any, ...] | None]:
         """Collect what other trials have or, waiting in the queue, will have."""
-        return {
-            self._key(other.system_attrs.get("fixed_params", {}) | other.params)
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number
-        } - {None}
+        if study is not self._study:
+            self._study, self._finished = study, {}
+        known = set()
+        for other in study.get_trials(deepcopy=False):
+            number = trial_id(other)
+            if number in self._finished:
+                known.add(self._finished[number])
+            elif number != trial_id(trial):
+                key = self._key(other.system_attrs.get("fixed_params", {}) | other.params)
+                known.add(key)
+                if other.state.is_finished():
+                    self._finished[number] = key
+        return known - {None}
 
     def _taken(
         self, trial: FrozenTrial, params: Params, known: set[tuple[Any, ...] | None]
@@ -224,8 +254,9 @@ class BudgetSampler(BaseSampler):
     ) -> Iterator[tuple[str, Params]]:
         """Yield (origin, parameters), the wanted first, what is left of a small space last."""
         drawn = []
+        view = StudyView(study, self.region.search_space.keys())
         for _ in range(self._num_draws(len(known))):
-            if (params := self._draw(study, trial)) is None:
+            if (params := self._draw(view, trial)) is None:
                 break
             drawn.append(params)
             yield "base", params
@@ -234,12 +265,28 @@ class BudgetSampler(BaseSampler):
                 yield "repaired", repaired
                 yield from (("repaired", near) for near in self.region.neighbours(repaired, rng))
         for _ in range(MAX_RANDOM):
-            if (params := self._random_feasible(rng)) is None:
+            if (params := self._random_feasible(rng) or self.region.random(rng)) is None:
                 break
             yield "random", params
         if self.region.cardinality() <= ENUMERABLE:
             rest = [p for p in self.region.enumerate() if self._key(p) not in known]
             yield from (("random", params) for params in rng.sample(rest, len(rest)))
+        else:
+            yield from (("random", params) for params in self._near_known(known, rng))
+
+    def _near_known(self, known: set[tuple[Any, ...] | None], rng: Random) -> Iterator[Params]:
+        """Yield what lies a step beside earlier proposals, up to a bound."""
+        keys = sorted((key for key in known if key), key=repr)
+        around = (
+            near
+            for key in rng.sample(keys, len(keys))
+            for near in self.region.neighbours(self._params(key), rng)
+            if self._key(near) not in known
+        )
+        yield from itertools.islice(around, MAX_WALK)
+
+    def _params(self, key: tuple[Any, ...]) -> Params:
+        return dict(zip(self.region.search_space, key, strict=True))
 
     def _num_draws(self, num_trials: int) -> int:
         if not isinstance(self._sampler, TPESampler):
@@ -248,38 +295,39 @@ class BudgetSampler(BaseSampler):
 
     def _draw(self, study: Study, trial: FrozenTrial) -> Params | None:
         """Draw from `base`; `None` while it has no model."""
+        base = self._sampler
         space = self.infer_relative_search_space(study, trial)
-        numeric = {n: d for n, d in space.items() if not isinstance(d, CategoricalDistribution)}
-        modelled = numeric if isinstance(self._sampler, CmaEsSampler) else space
-        params = self._sampler.sample_relative(study, trial, modelled)
+        if isinstance(base, CmaEsSampler):
+            space = {n: d for n, d in space.items() if not isinstance(d, CategoricalDistribution)}
+        if getattr(base, "_group", False):  # TPE with group=True keeps what this call finds
+            base.infer_relative_search_space(study, trial)
+        params = base.sample_relative(study, trial, space)
         if not params:
             return None
-        for name, dist in self.region.search_space.items():
-            if name not in params:
-                params[name] = self._sampler.sample_independent(study, trial, name, dist)
-        return params
+        return {
+            name: snap(params[name], dist)
+            if name in params
+            else base.sample_independent(study, trial, name, dist)
+            for name, dist in self.region.search_space.items()
+        }
 
     def _nothing(self, study: Study, known: set[tuple[Any, ...] | None]) -> Exception:
-        smallest = ", ".join(
-            f"{limit.name} {self.region.smallest[limit.name]:,.0f} (limit {_window(limit)})"
-            for limit in self.region.limits
-        )
+        seen = self.region.describe_seen()
         if not known and not self.counts["known"]:
-            return NothingFits(f"nothing in the search space fits; smallest seen: {smallest}")
+            return NothingFits(f"nothing in the search space fits; seen: {seen}")
         with suppress(RuntimeError):  # outside `study.optimize` there is nothing to stop
             study.stop()
+        if self.region.cardinality() <= ENUMERABLE:
+            return Exhausted(f"the search space is exhausted: all that fits was proposed ({seen})")
         return Exhausted(
-            f"the search space is exhausted: {len(known):,} proposals fit and all were made; "
-            f"smallest seen: {smallest}"
+            f"the search space seems exhausted: nothing new was found beside {len(known):,} "
+            f"proposals ({seen})"
         )
 
 
-def _window(limit: Limit) -> str:
-    return (
-        f"{limit.minimum:,.0f} to {limit.maximum:,.0f}"
-        if limit.minimum
-        else f"{limit.maximum:,.0f}"
-    )
+def trial_id(trial: FrozenTrial | Trial) -> int:
+    """Give the database's id of a trial; people see its number."""
+    return trial._trial_id  # noqa: SLF001 - Optuna's storages take it, its trials hide it
 
 
 class OverBudgetPruner(BasePruner):

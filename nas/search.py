@@ -163,7 +163,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
         on_step=progress.on_step,
         seed=seed,
     )
-    worker = Worker(opened, database, register, objective, progress.on_trial_end)
+    worker = Worker(opened, database, register, search_space, objective, progress.on_trial_end)
     progress.on_start(opened, trials, url)
     progress.on_end(opened, worker.run(trials, deadline))
     return opened
@@ -259,8 +259,8 @@ def _refuse_what_never_fits(
                 f"({largest}) has {cost(largest):,}; lower --budget or --fill"
             )
     if scaling.random_feasible(Random(seed)) is None:
-        seen = ", ".join(f"{name} {cost:,}" for name, cost in scaling.region.smallest.items())
-        raise UserError(f"no network within all limits was found; smallest seen: {seen}")
+        seen = scaling.region.describe_seen()
+        raise UserError(f"no network within all limits was found; seen: {seen}")
 
 
 def _queue_baselines(study: Study, space: SearchSpace, budget: Budget) -> None:

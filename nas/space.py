@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from optuna.distributions import IntDistribution
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from nas.architecture import Architecture, Stage
 from nas.presets import Config, load
@@ -50,14 +50,38 @@ def width_step(max_params: int) -> int:
     return 8 if max_params >= 1_000_000 else 4 if max_params >= 200_000 else 2
 
 
+def _one_or_range(value: object) -> str:
+    return "range" if isinstance(value, dict | IntRange) else "one"
+
+
+def _one_or_list(value: object) -> str:
+    return "list" if isinstance(value, list) else "one"
+
+
+# Told apart before they are validated, so that an error is about what was meant.
+Integers = Annotated[
+    Annotated[int, Tag("one")] | Annotated[IntRange, Tag("range")], Discriminator(_one_or_range)
+]
+Names = Annotated[
+    Annotated[str, Tag("one")] | Annotated[list[str], Tag("list")], Discriminator(_one_or_list)
+]
+
+
 class StageConfig(Config):
     """One stage of a space file; what is absent is filled in from `[stage]`."""
 
-    depth: int | IntRange | None = None
-    width: int | IntRange | None = None
-    kernel_size: int | IntRange | None = None
-    shortcut_kernel_size: int | IntRange | None = None
-    block: str | list[str] | None = None
+    depth: Integers | None = None
+    width: Integers | None = None
+    kernel_size: Integers | None = None
+    shortcut_kernel_size: Integers | None = None
+    block: Names | None = None
+
+    @field_validator("depth", "width", "kernel_size", "shortcut_kernel_size")
+    @classmethod
+    def _is_positive(cls, value: int | IntRange | None) -> int | IntRange | None:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("it must be at least 1")
+        return value
 
     @field_validator("kernel_size", "shortcut_kernel_size")
     @classmethod
@@ -67,11 +91,11 @@ class StageConfig(Config):
             raise ValueError(f"kernels must be odd, {even[0]} is even (use step = 2)")
         return value
 
-    @field_validator("depth", "width")
+    @field_validator("depth", "kernel_size", "shortcut_kernel_size")
     @classmethod
-    def _is_positive(cls, value: int | IntRange | None) -> int | IntRange | None:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("it must be at least 1")
+    def _does_not_scale(cls, value: int | IntRange | None) -> int | IntRange | None:
+        if isinstance(value, IntRange) and value.at_params is not None:
+            raise ValueError("only widths scale with the budget; leave at_params out")
         return value
 
     @field_validator("block")
@@ -106,15 +130,16 @@ class SpaceConfig(Config):
         return getattr(self.stage, name) if own is None else own  # type: ignore[no-any-return]
 
 
-Choices = range | tuple[str, ...]
+Choices = range | tuple[str | int, ...]  # a range, block types, or one fixed number
 
 
 @dataclass(frozen=True)
 class SearchSpace:
     """Every architecture that can be put together from the choices of each stage.
 
-    A choice with one value is no parameter. Numbers are integer distributions and block types are
-    an index into their list, so that a larger space keeps the trials of the smaller.
+    Numbers are integer distributions and block types are an index into their list, so that a
+    larger space keeps the trials of the smaller. A range is a parameter also with one value, for it
+    may grow; a fixed value is none.
 
     Attributes:
         stages: A mapping of `FIELDS` to choices for each stage.
@@ -138,9 +163,7 @@ class SearchSpace:
             setting = getattr(defaults, name) if setting is None else setting
             if isinstance(setting, IntRange):
                 return setting.values(max_params)
-            if isinstance(setting, int):
-                return range(setting, setting + 1)
-            return (setting,) if isinstance(setting, str) else tuple(setting)
+            return tuple(setting) if isinstance(setting, list) else (cast("str | int", setting),)
 
         numbers = range(1, config.num_stages + 1)
         stages = tuple({name: choices(number, name) for name in FIELDS} for number in numbers)
@@ -153,7 +176,7 @@ class SearchSpace:
             f"{name}_{number}": choices
             for number, stage in enumerate(self.stages, 1)
             for name, choices in stage.items()
-            if len(choices) > 1
+            if isinstance(choices, range) or len(choices) > 1
         }
 
     @cached_property
@@ -175,7 +198,7 @@ class SearchSpace:
         """Give the architecture of a full set of parameters."""
 
         def value(number: int, name: str, choices: Choices) -> Any:  # noqa: ANN401
-            if len(choices) == 1:
+            if f"{name}_{number}" not in self.choices:
                 return choices[0]
             param = params[f"{name}_{number}"]
             return param if isinstance(choices, range) else choices[param]
@@ -248,7 +271,9 @@ class SearchSpace:
         """Read `to_dict`'s form."""
 
         def choices(name: str, entry: list[Any]) -> Choices:
-            return tuple(entry) if name == "block" else range(entry[0], entry[1] + 1, entry[2])
+            if name == "block" or len(entry) == 1:
+                return tuple(entry)
+            return range(entry[0], entry[1] + 1, entry[2])
 
         stages = tuple({n: choices(n, entry) for n, entry in s.items()} for s in raw["stages"])
         return cls(stages, raw["num_classes"], raw["in_channels"])
@@ -256,18 +281,26 @@ class SearchSpace:
     def includes(self, other: SearchSpace) -> bool:
         """Tell whether every trial of `other` keeps its meaning here.
 
-        That is so when each of its choices is one of ours, and block types, which are stored as
-        an index, begin with the same ones in the same order.
+        That is so when the parameters are the same, each of its ranges lies in ours, and block
+        types, which are stored as an index, begin with the same ones in the same order.
         """
         if (self.num_classes, self.in_channels) != (other.num_classes, other.in_channels):
             return False
         return len(self.stages) == len(other.stages) and all(
-            set(theirs[name]) <= set(ours[name])
-            if isinstance(ours[name], range)
-            else ours[name][: len(theirs[name])] == theirs[name]
+            _includes(ours[name], theirs[name])
             for ours, theirs in zip(self.stages, other.stages, strict=True)
             for name in FIELDS
         )
+
+
+def _includes(ours: Choices, theirs: Choices) -> bool:
+    if isinstance(ours, range) and isinstance(theirs, range):
+        return set(theirs) <= set(ours)
+    if isinstance(ours, range) or isinstance(theirs, range):
+        return False  # a parameter here is none there
+    if min(len(ours), len(theirs)) == 1:
+        return ours == theirs
+    return ours[: len(theirs)] == theirs
 
 
 def load_space(name_or_file: str) -> tuple[str, SpaceConfig]:

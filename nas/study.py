@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from nas.errors import UserError
 from nas.presets import STUDIES
+from nas.samplers import trial_id
 from nas.space import SearchSpace
 from nas.storage import open_storage, shown_url, sqlite_url
 
@@ -186,11 +187,6 @@ def find_study(name: str | None, url: str | None) -> Study:
     return optuna.load_study(study_name=chosen, storage=found[chosen])
 
 
-def trial_id(trial: FrozenTrial | Trial) -> int:
-    """Give the database's id of a trial, for our tables; people see its number."""
-    return trial._trial_id  # noqa: SLF001 - Optuna's storages take it, its trials hide it
-
-
 def num_scored(study: Study) -> int:
     """Count the scored trials."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
@@ -210,25 +206,27 @@ def enqueue(
     )
 
 
-def requeue(study: Study) -> None:
+def requeue(study: Study, space: SearchSpace) -> None:
     """Queue again what failed for no fault of its own and has not been tried again since."""
     trials = study.get_trials(deepcopy=False)
     retried = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
     for trial in trials:
+        if trial.state is not TrialState.FAIL or trial.number in retried:
+            continue
         history = [*trial.system_attrs.get("retry_history", ()), trial.number]
-        if (
-            trial.state is TrialState.FAIL
-            and trial.user_attrs.get("fail_reason") in RETRIED
-            and "architecture_json" in trial.user_attrs
-            and trial.number not in retried
-            and len(history) <= MAX_RETRIES
-        ):
+        has_network = (
+            "architecture_json" in trial.user_attrs
+            or space.distributions.keys() <= trial.params.keys()
+        )
+        is_to_blame = trial.user_attrs.get("fail_reason") not in RETRIED
+        if has_network and not is_to_blame and len(history) <= MAX_RETRIES:
             _queue_again(study, trial, history)
 
 
 def _queue_again(study: Study, trial: FrozenTrial, history: list[int]) -> None:
     """Follow the convention of Optuna's `RetryHeartbeatStaleTrialCallback`."""
     kept = ("architecture_json", "proposed_by", "baseline", "draws")
+    retry = {"failed_trial": history[0], "retry_history": history}
     fixed = {"fixed_params": trial.system_attrs.get("fixed_params", trial.params)}
     study.add_trial(
         optuna.create_trial(
@@ -236,7 +234,7 @@ def _queue_again(study: Study, trial: FrozenTrial, history: list[int]) -> None:
             params=trial.params,
             distributions=trial.distributions,
             user_attrs={key: trial.user_attrs[key] for key in kept if key in trial.user_attrs},
-            system_attrs={**fixed, "failed_trial": history[0], "retry_history": history},
+            system_attrs=fixed | trial.system_attrs | retry,
         )
     )
 

@@ -10,8 +10,8 @@ from optuna import TrialPruned
 from optuna.trial import TrialState
 
 from nas.errors import UserError
-from nas.samplers import Exhausted, NothingFits
-from nas.study import RETRIED, TrialFailed, fail, num_scored, requeue, trial_id
+from nas.samplers import Exhausted, NothingFits, trial_id
+from nas.study import RETRIED, TrialFailed, fail, num_scored, requeue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
+    from nas.space import SearchSpace
     from nas.storage import Register
 
 POLL_SECONDS = 1.0  # between looks while other workers hold the last places
@@ -34,6 +35,7 @@ class Worker:
         study: With its sampler and pruner.
         storage: The study's.
         register: The study's claims and places.
+        space: What its parameters decode to.
         objective: Scores a trial; raises TrialPruned or TrialFailed where it cannot.
         on_trial_end: Called with every trial that ends.
     """
@@ -41,6 +43,7 @@ class Worker:
     study: Study
     storage: RDBStorage
     register: Register
+    space: SearchSpace
     objective: Callable[[Trial], float]
     on_trial_end: Callable[[FrozenTrial], None]
 
@@ -60,7 +63,7 @@ class Worker:
         failures = 0
         while True:
             reap(self.study, self.storage, self.register)
-            requeue(self.study)
+            requeue(self.study, self.space)
             if deadline is not None and time.monotonic() > deadline:
                 return "timeout"
             place = self.register.reserve(lambda: num_scored(self.study), target)
@@ -88,10 +91,9 @@ class Worker:
         trial = self.study.ask()
         self.register.occupy(place, trial_id(trial))
         try:
-            value = self.objective(trial)
-            self.study.tell(trial, value)
+            return self.study.tell(trial, self.objective(trial))
         except TrialPruned:
-            self.study.tell(trial, state=TrialState.PRUNED)
+            return self.study.tell(trial, state=TrialState.PRUNED)
         except TrialFailed as failed:
             fail(self.study, trial, failed.reason, failed.detail)
         except (Exhausted, NothingFits) as nothing:

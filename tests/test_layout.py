@@ -18,7 +18,7 @@ ROWS = (
     ("presets", "synthetic"),
     ("space", "blocks", "data"),
     ("complexity", "model", "batches"),
-    ("zero_cost", "training", "surrogate", "feasible"),
+    ("zero_cost", "training", "surrogate", "feasible", "study_view"),
     ("samplers", "width_scaling", "proxy", "retrain", "export"),
     ("storage", "provenance", "budget"),
     ("study",),
@@ -33,7 +33,16 @@ ROWS = (
 ROW_OF = {name: index for index, row in enumerate(ROWS) for name in row}
 
 HOMES = {
-    "optuna": {"space", "feasible", "samplers", "storage", "study", "objective", "workers"},
+    "optuna": {
+        "space",
+        "feasible",
+        "study_view",
+        "samplers",
+        "storage",
+        "study",
+        "objective",
+        "workers",
+    },
     "sqlalchemy": {"storage"},
     "torchvision": {"data"},
     "plotly": {"report"},

@@ -106,14 +106,17 @@ def _integers(cell: str) -> list[int]:
 def _first_line(error: ValidationError, config: type[BaseModel]) -> str:
     errors = error.errors()
     first = errors[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    names = [str(part) for part in first["loc"] if part not in ("one", "range", "list")]
+    where = ".".join(names)
     if first["type"] == "extra_forbidden":
         line = f"unknown key {where!r}"
-        if len(first["loc"]) == 1:
+        if len(names) == 1:
             line += f"; known: {', '.join(config.model_fields)}"
     elif first["type"] == "missing":
         line = f"{where} is missing"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        line = f"{where}: {message[:1].lower()}{message[1:]}, not {first['input']!r}"
+        line = f"{message[:1].lower()}{message[1:]}"
+        if where:
+            line = f"{where}: {line}, not {first['input']!r}"
     return line if len(errors) == 1 else f"{line} (and {len(errors) - 1} more)"
