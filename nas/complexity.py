@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from nas.blocks import Cost, block_type, conv_bn_cost, out_side
+from nas.blocks import BlockType, Cost, block_type, conv_bn_cost, out_side
 
 if TYPE_CHECKING:
-    from nas.architecture import Architecture
+    from nas.architecture import Architecture, BlockShape
 
 BYTES_PER_VALUE = 4  # float32, as models are saved
 
@@ -21,10 +22,15 @@ def count(arch: Architecture, resolution: int = 32) -> Cost:
     side = resolution
     total = conv_bn_cost(arch.in_channels, arch.stages[0].width, 3, stride=1, side=side)
     for block, shape, repeats in arch.block_groups():
-        total += block_type(block).cost(shape, side) * repeats
+        total += _cost(block_type(block), shape, side) * repeats
         side = out_side(side, shape.stride)
     weights = arch.stages[-1].width * arch.num_classes
     return total + Cost(num_params=weights + arch.num_classes, num_macs=weights)
+
+
+@lru_cache(maxsize=65_536)  # a search asks for the same few blocks over and over
+def _cost(block: BlockType, shape: BlockShape, side: int) -> Cost:
+    return block.cost(shape, side)
 
 
 def count_params(arch: Architecture) -> int:

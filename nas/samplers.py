@@ -141,13 +141,15 @@ class BudgetSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Propose parameters; what `enqueue_trial` fixed of them is kept as it is."""
-        self._base_of(study, trial)
-        rng = self._rng(study, trial)
-        known = self._known(study, trial)
+        trials = study.get_trials(deepcopy=False)
+        self._base_of(study, trial, trials)
+        rng = self._rng(trial, trials)
+        known = self._known(study, trial, trials)
+        view = StudyView(study, trials, self.region.search_space.keys())
         fixed = trial.system_attrs.get("fixed_params", {})
         self.draws = Counter()
         completed: Params | None = None
-        for origin, candidate in self._candidates(study, trial, rng, known):
+        for origin, candidate in self._candidates(view, trial, rng, known):
             params = candidate | {name: fixed[name] for name in candidate if name in fixed}
             verdict = self.region.verdict(params) or self._taken(trial, params, known)
             self.draws[verdict or origin] += 1
@@ -168,13 +170,13 @@ class BudgetSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:  # noqa: ANN401 - Optuna's parameter
         """Leave a parameter outside the search space to `base`."""
-        return self._base_of(study, trial).sample_independent(
-            study, trial, param_name, param_distribution
-        )
+        base = self._base_of(study, trial, study.get_trials(deepcopy=False))
+        return base.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Tell `base`."""
-        self._base_of(study, trial).before_trial(study, trial)
+        """Tell `base`; where there is a factory, a base begins with its proposal."""
+        if isinstance(self._base, BaseSampler):
+            self._base.before_trial(study, trial)
 
     def after_trial(
         self,
@@ -191,20 +193,22 @@ class BudgetSampler(BaseSampler):
         self.seed = SystemRandom().randrange(2**32)
         self._sampler.reseed_rng()
 
-    def _base_of(self, study: Study, trial: FrozenTrial) -> BaseSampler:
+    def _base_of(
+        self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]
+    ) -> BaseSampler:
         """Give the proposal's own `base`, where there is a factory."""
         if not isinstance(self._base, BaseSampler) and self._seeded_for != (study, trial.number):
-            self._sampler = self._base(self._rng(study, trial).randrange(2**31))
+            self._sampler = self._base(self._rng(trial, trials).randrange(2**31))
+            self._sampler.before_trial(study, trial)
             self._seeded_for = study, trial.number
         return self._sampler
 
-    def _rng(self, study: Study, trial: FrozenTrial) -> Random:
+    def _rng(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> Random:
         """Seed by the count of proposals before this one.
 
         A trial that tries an earlier one again proposes nothing, nor did one that failed before
         it had all parameters: with either, what follows is what an undisturbed study proposes.
         """
-        trials = study.get_trials(deepcopy=False)
         retried = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
         nothing = sum(
             RETRY_KEY in t.system_attrs
@@ -223,12 +227,14 @@ class BudgetSampler(BaseSampler):
             return None
         return tuple(params[name] for name in self.region.search_space)
 
-    def _known(self, study: Study, trial: FrozenTrial) -> set[tuple[Any, ...] | None]:
+    def _known(
+        self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]
+    ) -> set[tuple[Any, ...] | None]:
         """Collect what other trials have or, waiting in the queue, will have."""
         if study is not self._study:
             self._study, self._finished = study, {}
         known = set()
-        for other in study.get_trials(deepcopy=False):
+        for other in trials:
             number = trial_id(other)
             if number in self._finished:
                 known.add(self._finished[number])
@@ -254,9 +260,8 @@ class BudgetSampler(BaseSampler):
     ) -> Iterator[tuple[str, Params]]:
         """Yield (origin, parameters), the wanted first, what is left of a small space last."""
         drawn = []
-        view = StudyView(study, self.region.search_space.keys())
         for _ in range(self._num_draws(len(known))):
-            if (params := self._draw(view, trial)) is None:
+            if (params := self._draw(study, trial)) is None:
                 break
             drawn.append(params)
             yield "base", params

@@ -24,16 +24,17 @@ class StudyView(Study):
 
     Args:
         study: The study.
+        trials: All of its trials.
         names: Finished trials without all of these parameters are left out.
     """
 
-    def __init__(self, study: Study, names: Iterable[str]) -> None:
+    def __init__(self, study: Study, trials: Iterable[FrozenTrial], names: Iterable[str]) -> None:
         self.__dict__.update(study.__dict__)
         self._storage = _Storage(study._storage)  # type: ignore[assignment]  # noqa: SLF001
         names = set(names)
         self._listed = [
             trial
-            for trial in study.get_trials(deepcopy=False)
+            for trial in trials
             if names <= trial.params.keys() or not trial.state.is_finished()
         ]
 

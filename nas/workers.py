@@ -60,10 +60,11 @@ class Worker:
         Raises:
             UserError: Nothing fits, or ten networks in a row failed.
         """
-        failures = 0
+        failures, ended = 0, None
         while True:
-            reap(self.study, self.storage, self.register)
-            requeue(self.study, self.space)
+            is_lost = reap(self.study, self.storage, self.register)
+            if ended is None or ended.state is TrialState.FAIL or is_lost:
+                requeue(self.study, self.space)
             if deadline is not None and time.monotonic() > deadline:
                 return "timeout"
             place = self.register.reserve(lambda: num_scored(self.study), target)
@@ -107,22 +108,26 @@ class Worker:
         return self.storage.get_trial(trial_id(trial))
 
 
-def reap(study: Study, storage: RDBStorage, register: Register) -> None:
-    """End the trials of dead workers as FAIL, "lost", and free their places."""
+def reap(study: Study, storage: RDBStorage, register: Register) -> bool:
+    """End the trials of dead workers as FAIL, "lost", and free their places; tell if there were."""
+    is_lost = False
     places = register.places()
     for place in places:
         if not place.is_dead():
             continue
         if place.trial_id is not None:
             fail(study, storage.get_trial(place.trial_id), "lost", f"process {place.pid} is gone")
+            is_lost = True
         register.leave(place.place)
     live = [place for place in places if not place.is_dead()]
     if any(place.trial_id is None for place in live):
-        return  # one of the trials below may be just about to take its place
+        return is_lost  # one of the trials below may be just about to take its place
     held = {place.trial_id for place in live}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if trial_id(trial) not in held:
             fail(study, trial, "lost", "no worker has it")
+            is_lost = True
+    return is_lost
 
 
 def _counts_as_failure(trial: FrozenTrial) -> bool:
