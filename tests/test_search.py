@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
+from torch import nn
 
 from nas import Progress
 from nas.architecture import Architecture
+from nas.blocks import BLOCKS, BlockType
 from nas.budget import Budget
 from nas.complexity import count_macs, count_params
 from nas.errors import UserError
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
+
+    from nas.architecture import BlockShape
 
     Search = Callable[..., Study]
 
@@ -288,3 +293,47 @@ def test_an_unwritable_folder_is_one_line(folder: Path, tiny: Search) -> None:
     (folder / "studies").chmod(0o500)
     with pytest.raises(UserError, match="cannot use"):
         tiny(1)
+
+
+class Hungry(nn.Module):
+    """A block that asks for more memory than any machine has, for batches over a size."""
+
+    def __init__(self, shape: BlockShape, max_batch: int) -> None:
+        super().__init__()
+        self.block = BLOCKS["basic"].build(shape)
+        self.max_batch = max_batch
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training and len(images) > self.max_batch:
+            torch.empty(2**50)
+        result: torch.Tensor = self.block(images)
+        return result
+
+
+def search_with_hungry_blocks(
+    folder: Path, tiny: Search, monkeypatch: pytest.MonkeyPatch, max_batch: int
+) -> Study:
+    hungry = BlockType(BLOCKS["basic"].cost, lambda shape: Hungry(shape, max_batch))
+    monkeypatch.setitem(BLOCKS, "hungry", hungry)
+    spaces = folder / "studies" / "spaces"
+    (spaces / "hungry.toml").write_text((spaces / "tiny.toml").read_text() + 'block = "hungry"\n')
+    return tiny(2, space="hungry")
+
+
+def test_out_of_memory_is_tried_once_more_with_the_batch_in_two_parts(
+    folder: Path, tiny: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = search_with_hungry_blocks(folder, tiny, monkeypatch, max_batch=250)
+    baseline, proposed = study.trials
+    assert (baseline.user_attrs["num_micro_batches"], baseline.state) == (1, TrialState.COMPLETE)
+    assert (proposed.user_attrs["num_micro_batches"], proposed.state) == (2, TrialState.COMPLETE)
+
+
+def test_out_of_memory_twice_fails_with_its_reason(
+    folder: Path, tiny: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="10 trials in a row failed.*out_of_memory"):
+        search_with_hungry_blocks(folder, tiny, monkeypatch, max_batch=100)
+    study = find_study(None, None)
+    assert study.trials[0].state is TrialState.COMPLETE, "the baseline has other blocks"
+    assert {trial.user_attrs["fail_reason"] for trial in study.trials[1:]} == {"out_of_memory"}
