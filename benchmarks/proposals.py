@@ -50,7 +50,8 @@ from nas.model import build_model
 from nas.objective import Objective
 from nas.provenance import git_state, provenance
 from nas.proxy import ProxyConfig, ProxyData, ProxyResult
-from nas.samplers import BudgetSampler, OverBudgetPruner, sampler_factory, trial_id
+from nas.pruner import OverBudgetPruner
+from nas.samplers import BudgetSampler, sampler_factory, trial_id
 from nas.space import SearchSpace, SpaceConfig, load_space
 from nas.storage import Register, open_storage, silence_optuna, sqlite_url
 from nas.study import claimer, identity, open_study

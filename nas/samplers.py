@@ -15,7 +15,6 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
-from optuna.pruners import BasePruner
 from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
@@ -41,7 +40,6 @@ __all__ = [
     "Exhausted",
     "Limit",
     "NothingFits",
-    "OverBudgetPruner",
     "sampler_factory",
 ]
 
@@ -333,35 +331,6 @@ class BudgetSampler(BaseSampler):
 def trial_id(trial: FrozenTrial | Trial) -> int:
     """Give the database's id of a trial; people see its number."""
     return trial._trial_id  # noqa: SLF001 - Optuna's storages take it, its trials hide it
-
-
-class OverBudgetPruner(BasePruner):
-    """Prunes trials whose cost is over a limit, however they came into the study.
-
-    The cost is read from the trial's user attribute of the limit's name, else computed.
-    """
-
-    def __init__(self, limits: Sequence[Limit]) -> None:
-        self._limits = limits
-
-    def excesses(self, trial: FrozenTrial) -> dict[str, float]:
-        """Give by how much each exceeded limit is exceeded, relative to its maximum."""
-        costs = {
-            limit: trial.user_attrs[limit.name]
-            if limit.name in trial.user_attrs
-            else limit.cost(trial.params)
-            for limit in self._limits
-        }
-        return {
-            limit.name: excess
-            for limit, cost in costs.items()
-            if (excess := limit.excess(cost)) > 0
-        }
-
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Tell whether any limit is exceeded."""
-        del study
-        return bool(self.excesses(trial))
 
 
 SAMPLERS: dict[str, Factory] = {

@@ -101,7 +101,8 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     from nas.budget import Budget
     from nas.errors import UserError
     from nas.objective import Objective
-    from nas.samplers import BudgetSampler, OverBudgetPruner, sampler_factory
+    from nas.pruner import OverBudgetPruner
+    from nas.samplers import BudgetSampler, sampler_factory
     from nas.storage import Register, open_storage
     from nas.study import claimer, identity, open_study, study_url
     from nas.width_scaling import WidthScaling

@@ -30,13 +30,13 @@ from strategies import any_spaces, is_inside, limits_on
 
 from nas.budget import Budget
 from nas.errors import UserError
+from nas.pruner import OverBudgetPruner
 from nas.samplers import (
     SAMPLERS,
     BudgetSampler,
     Exhausted,
     Limit,
     NothingFits,
-    OverBudgetPruner,
     sampler_factory,
 )
 from nas.space import SearchSpace, load_space
