@@ -40,3 +40,12 @@ def leaderboard(study: Study) -> pd.DataFrame:
     frame = frame.sort_values("val_accuracy", ascending=False, kind="stable", ignore_index=True)
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
     return frame
+
+
+def refused_draws(study: Study) -> dict[str, int]:
+    """Count the draws that the sampler refused before they became trials, by reason."""
+    counts = dict.fromkeys(("over", "under", "known"), 0)
+    for trial in study.get_trials(deepcopy=False):
+        for reason in counts:
+            counts[reason] += trial.user_attrs.get("draws", {}).get(reason, 0)
+    return {reason: number for reason, number in counts.items() if number}

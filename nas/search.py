@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from optuna.storages import RDBStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
     from nas.architecture import Architecture
     from nas.budget import Budget
     from nas.data import TrainingData
-    from nas.proxy import ProxyConfig, ProxyData
+    from nas.proxy import ProxyConfig
+    from nas.samplers import BudgetSampler
     from nas.space import SearchSpace
-    from nas.width_scaling import WidthScaling
+    from nas.workers import Worker
 
 # `import nas` brings this module in, so what takes seconds to import is imported when it is used.
 
@@ -100,20 +102,17 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
 
     from nas.budget import Budget
     from nas.errors import UserError
-    from nas.objective import Objective
-    from nas.pruner import OverBudgetPruner
-    from nas.samplers import BudgetSampler, sampler_factory
-    from nas.storage import Register, open_storage
-    from nas.study import claimer, identity, open_study, study_url
-    from nas.width_scaling import WidthScaling
-    from nas.workers import Worker
+    from nas.samplers import sampler_factory
+    from nas.storage import database_failures_in_one_line
+    from nas.study import study_url
 
     if trials < 1:
         raise UserError(f"--trials must be at least 1, not {trials}")
     progress = progress or Progress()
     deadline = None if timeout is None else time.monotonic() + timeout
-    limited = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
-    factory = sampler_factory(sampler)
+    limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
+    sampler_factory(sampler)  # refuse what cannot be before anything is read or written
+    chosen_device = _device(device)
     changed = {
         "epochs": epochs,
         "resolution": resolution,
@@ -121,53 +120,98 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
         "batch_size": batch_size,
     }
     proxy_name, config = _proxy_config(proxy, changed)
-    space_name, make_space = _space_maker(space, limited)
-    chosen_device = _device(device)
+    space_name, make_space = _space_maker(space, limits)
     training_data = _training_data(dataset, data)
     search_space = make_space(training_data.num_classes, training_data.train.images.shape[1])
-    scaling = WidthScaling(search_space, limited.limits(search_space))
-    _refuse_what_never_fits(search_space, limited, scaling, seed)
+    _refuse_what_never_fits(search_space, limits, seed)
 
-    name = study or _study_name(dataset, space_name, limited, proxy_name)
+    problem = _Problem(limits, search_space, training_data, config)
+    name = study or _study_name(dataset, space_name, limits, proxy_name)
     url = storage or study_url(name)
-    database = open_storage(url)
-    limits = limited.limits(search_space)
-    opened = open_study(
-        database,
-        name,
-        identity(dataset, training_data.fingerprint, _split_name(training_data), limited, config),
-        search_space,
-        pruner=OverBudgetPruner(limits),
-    )
-    register = Register(database.engine, opened.user_attrs["token"])
-    claim = claimer(database, register)
-    proposer = BudgetSampler(
-        factory,
-        search_space.distributions,
-        limits,
-        repair=scaling.repair,
-        random_feasible=scaling.random_feasible,
-        claim=lambda trial, params: claim(search_space.decode(params).arch_id, trial),
-        seed=seed,
-    )
-    opened.sampler = proposer
-    _queue_baselines(opened, search_space, limited)
-    objective = Objective(
-        search_space,
-        limited,
-        _proxy_data(training_data, config, chosen_device),
-        config,
-        sampler_name=sampler,
-        proposer=proposer,
-        claim=claim,
-        trial_timeout=trial_timeout,
-        on_step=progress.on_step,
-        seed=seed,
-    )
-    worker = Worker(opened, database, register, search_space, objective, progress.on_trial_end)
-    progress.on_start(opened, trials, url)
-    progress.on_end(opened, worker.run(trials, deadline))
-    return opened
+    with database_failures_in_one_line(url):
+        worker = problem.worker(
+            url, name, sampler, seed, chosen_device, trial_timeout=trial_timeout, progress=progress
+        )
+        progress.on_start(worker.study, trials, url)
+        progress.on_end(worker.study, worker.run(trials, deadline))
+    return worker.study
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What is searched, and by which scores."""
+
+    budget: Budget
+    space: SearchSpace
+    data: TrainingData
+    proxy: ProxyConfig
+
+    def worker(
+        self,
+        url: str,
+        name: str,
+        sampler: str,
+        seed: int,
+        device: str,
+        *,
+        trial_timeout: float | None,
+        progress: Progress,
+    ) -> Worker:
+        """Open the study, queue the baselines, and put the worker of this process together."""
+        from nas.objective import Objective
+        from nas.proxy import ProxyData
+        from nas.storage import Register, open_storage
+        from nas.study import claimer
+        from nas.workers import Worker
+
+        storage = open_storage(url)
+        study = self._study(storage, name)
+        register = Register(storage.engine, study.user_attrs["token"])
+        claim = claimer(storage, register)
+        study.sampler = proposer = self._proposer(sampler, seed, claim)
+        _queue_baselines(study, self.space, self.budget)
+        objective = Objective(
+            self.space,
+            self.budget,
+            ProxyData.prepare(self.data, self.proxy.resolution, device),
+            self.proxy,
+            sampler_name=sampler,
+            proposer=proposer,
+            claim=claim,
+            trial_timeout=trial_timeout,
+            on_step=progress.on_step,
+            seed=seed,
+        )
+        return Worker(study, storage, register, self.space, objective, progress.on_trial_end)
+
+    def _study(self, storage: RDBStorage, name: str) -> Study:
+        from nas.data import SPLIT_SEED
+        from nas.pruner import OverBudgetPruner
+        from nas.study import identity, open_study
+
+        data = self.data
+        split = f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
+        wanted = identity(data.name, data.fingerprint, split, self.budget, self.proxy)
+        pruner = OverBudgetPruner(self.budget.limits(self.space))
+        return open_study(storage, name, wanted, self.space, pruner=pruner)
+
+    def _proposer(
+        self, sampler: str, seed: int, claim: Callable[[str, FrozenTrial], bool]
+    ) -> BudgetSampler:
+        from nas.samplers import BudgetSampler, sampler_factory
+        from nas.width_scaling import WidthScaling
+
+        limits = self.budget.limits(self.space)
+        scaling = WidthScaling(self.space, limits)
+        return BudgetSampler(
+            sampler_factory(sampler),
+            self.space.distributions,
+            limits,
+            repair=scaling.repair,
+            random_feasible=scaling.random_feasible,
+            claim=lambda trial, params: claim(self.space.decode(params).arch_id, trial),
+            seed=seed,
+        )
 
 
 def _proxy_config(name_or_file: str, changed: dict[str, Any]) -> tuple[str, ProxyConfig]:
@@ -219,32 +263,19 @@ def _training_data(name: str, root: str | Path) -> TrainingData:
     return load_training_data(name, root)
 
 
-def _split_name(data: TrainingData) -> str:
-    from nas.data import SPLIT_SEED
-
-    return f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
-
-
-def _proxy_data(data: TrainingData, config: ProxyConfig, device: str) -> ProxyData:
-    from nas.proxy import ProxyData
-
-    return ProxyData.prepare(data, config.resolution, device)
-
-
 def _study_name(dataset: str, space: str, budget: Budget, proxy: str) -> str:
     from nas.budget import budget_name
 
     return f"{dataset}-{space}-{budget_name(budget.max_params)}-{proxy}"
 
 
-def _refuse_what_never_fits(
-    space: SearchSpace, budget: Budget, scaling: WidthScaling, seed: int
-) -> None:
+def _refuse_what_never_fits(space: SearchSpace, budget: Budget, seed: int) -> None:
     """Refuse a budget no network of the space can meet, before anything is written."""
     from random import Random
 
     from nas.budget import COSTS
     from nas.errors import UserError
+    from nas.width_scaling import WidthScaling
 
     for name, (minimum, maximum) in budget.bounds.items():
         cost = COSTS[name]
@@ -259,6 +290,7 @@ def _refuse_what_never_fits(
                 f"no network of the space has {name} of at least {minimum:,}; the largest "
                 f"({largest}) has {cost(largest):,}; lower --budget or --fill"
             )
+    scaling = WidthScaling(space, budget.limits(space))
     if scaling.random_feasible(Random(seed)) is None:
         seen = scaling.region.describe_seen()
         raise UserError(f"no network within all limits was found; seen: {seen}")

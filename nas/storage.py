@@ -45,6 +45,8 @@ BUSY_SECONDS = 60  # how long SQLite waits for another process's lock
 CREATE_ATTEMPTS = 5  # processes that create one fresh database at once may collide
 SQLITE_HEADER = b"SQLite format 3\0"
 
+DATABASE_ERRORS = (DatabaseError, optuna.exceptions.StorageInternalError)
+
 _METADATA = MetaData()
 _LOCKS = Table("nas_locks", _METADATA, Column("study", String(32), primary_key=True))
 _CLAIMS = Table(
@@ -64,6 +66,18 @@ _PLACES = Table(
     Column("pid", Integer, nullable=False),
     Column("process_started_at", Float, nullable=False),
 )
+
+
+@contextmanager
+def database_failures_in_one_line(url: str) -> Iterator[None]:
+    """Turn what a database fails with (disk full, locked, gone) into a UserError of one line."""
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        raise UserError(
+            f"{shown_url(url)} failed: {_brief(error.__cause__ or error)}; what was scored is "
+            "kept, and the same command goes on when that is mended"
+        ) from None
 
 
 def silence_optuna() -> None:
@@ -171,7 +185,7 @@ def _set_pragmas(connection: object, _record: object) -> None:
     cursor.close()
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error
     return " ".join(str(cause).split())[:200]
 

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from nas.errors import UserError
 from nas.samplers import Exhausted, NothingFits, trial_id
+from nas.storage import DATABASE_ERRORS
 from nas.study import RETRIED, TrialFailed, fail, num_scored, requeue
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class Worker:
         except (Exhausted, NothingFits) as nothing:
             fail(self.study, trial, "nothing_left", str(nothing))
             raise
+        except DATABASE_ERRORS:
+            raise  # nothing can be recorded; the next run finds the trial lost and tries it again
         except (KeyboardInterrupt, SystemExit):
             fail(self.study, trial, "interrupted")
             raise

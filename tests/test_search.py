@@ -337,3 +337,24 @@ def test_out_of_memory_twice_fails_with_its_reason(
     study = find_study(None, None)
     assert study.trials[0].state is TrialState.COMPLETE, "the baseline has other blocks"
     assert {trial.user_attrs["fail_reason"] for trial in study.trials[1:]} == {"out_of_memory"}
+
+
+def test_a_database_that_can_no_longer_be_written_is_one_line_and_nothing_scored_is_lost(
+    folder: Path, tiny: Search
+) -> None:
+    tiny(1)
+    code = (
+        "import resource, torch; torch.set_num_threads(1)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "from nas.cli import main\n"
+        "main('search --budget 3k --trials 40 --dataset synthetic --space tiny --proxy tiny'"
+        "' --device cpu'.split())\n"
+    )
+    full = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert full.returncode == 2
+    assert full.stderr.startswith("error: sqlite:///studies/synthetic-tiny-3k-tiny.db failed")
+    assert full.stderr.count("\n") == 1
+    said = full.stdout.count("] trial ")
+    resumed = tiny(1 + said + 2)
+    assert len(scored(resumed)) == 1 + said + 2
+    assert len({arch_id for arch_id, _ in scored(resumed)}) == 1 + said + 2

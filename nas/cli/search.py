@@ -131,11 +131,14 @@ class Lines:
     def end(self, study: Study, why: str) -> None:
         """Print the ten best and the commands to go on with."""
         from nas.cli.leaderboard import print_table
-        from nas.results import leaderboard
+        from nas.results import leaderboard, refused_draws
         from nas.storage import shown_url
 
         ending = {"complete": "complete", "timeout": "stopped by --timeout"}.get(why, why)
+        draws = refused_draws(study)
+        refused = ", ".join(f"{number:,} {reason}" for reason, number in draws.items())
         self._say(f"{ending}, {time.monotonic() - self._started:.0f} s")
+        self._say(f"draws refused before any trial: {refused or 'none'}")
         frame = leaderboard(study)
         if frame.empty:
             return
