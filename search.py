@@ -1,7 +1,6 @@
 """Search networks within a parameter budget: python search.py --budget 5e6 --trials 200."""
 
-import sys
-
 from nas.cli import main
+from nas.cli.search import search
 
-main(["search", *sys.argv[1:]], prog_name="search.py")
+main(commands=[search], prog_name="search.py")

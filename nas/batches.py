@@ -139,13 +139,17 @@ class Batches:
         """Images an epoch: each at most once."""
         return min(len(self.split), self.num_steps * self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (N, C, H, W) float32 images, channels last, and (N,) labels, `num_steps` times."""
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (N, C, H, W) float32 images, channels last, and (N,) labels, `num_steps` times.
+
+        The first `start` batches are left out; the others are the same as with them.
+        """
         generator = derived_generator("batches", self.seed, epoch)
         order = torch.randperm(len(self.split), generator=generator)[: self.num_images]
         drawn = [a.draw(self.num_images, generator) for a in self.augmentations]
         plan = [t.to(self.split.labels.device, non_blocking=True) for t in (order, *drawn)]
-        for indices, *draws in zip(*(torch.split(t, self.batch_size) for t in plan), strict=True):
+        steps = list(zip(*(torch.split(t, self.batch_size) for t in plan), strict=True))
+        for indices, *draws in steps[start:]:
             images = self.split.images[indices]
             for augmentation, drawn_here in zip(self.augmentations, draws, strict=True):
                 images = augmentation.apply(images, drawn_here)

@@ -105,6 +105,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     from nas.samplers import sampler_factory
     from nas.storage import database_failures_in_one_line
     from nas.study import study_url
+    from nas.training import choose_device
 
     if trials < 1:
         raise UserError(f"--trials must be at least 1, not {trials}")
@@ -112,7 +113,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     deadline = None if timeout is None else time.monotonic() + timeout
     limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
     sampler_factory(sampler)  # refuse what cannot be before anything is read or written
-    chosen_device = _device(device)
+    chosen_device = choose_device(device)
     changed = {
         "epochs": epochs,
         "resolution": resolution,
@@ -243,18 +244,6 @@ def _space_maker(
         )
 
     return name, make
-
-
-def _device(name: str) -> str:
-    import torch
-
-    from nas.errors import UserError
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device is auto, cpu or cuda, not {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
-    return "cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
 def _training_data(name: str, root: str | Path) -> TrainingData:

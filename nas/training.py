@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.errors import UserError
+from nas.training_state import ModelAverage, TrainingState
+
 if TYPE_CHECKING:
     from nas.batches import Batches, Normalization
     from nas.data import Split
@@ -32,17 +35,20 @@ class DivergedError(ArithmeticError):
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """Optimization settings: SGD with Nesterov momentum under a warm-up and an anneal to zero.
+    """Optimization settings: SGD with momentum under a warm-up and an anneal to zero.
 
     Attributes:
         epochs: Passes over the images; the whole schedule.
         peak_lr: Learning rate at the end of the warm-up.
-        momentum: Of SGD, Nesterov's form.
+        momentum: Of SGD.
         weight_decay: On convolution and linear weights; not on batch norm, not on biases.
         label_smoothing: Share of the target spread over all classes.
         warmup_fraction: Share of the steps with a linearly rising learning rate.
         schedule: Form of the anneal from there to exactly zero at the end.
         precision: `auto` is bfloat16 (float16 before Ampere) on CUDA, float32 elsewhere.
+        is_nesterov: Whether the momentum is of Nesterov's form.
+        is_decay_on_all: Whether batch norm and biases decay as well.
+        ema_decay: What the running average of the model keeps of itself a step; `None`: no average.
     """
 
     epochs: int
@@ -53,6 +59,9 @@ class TrainingConfig:
     warmup_fraction: float = 0.0
     schedule: Schedule = "linear"
     precision: Precision = "auto"
+    is_nesterov: bool = True
+    is_decay_on_all: bool = False
+    ema_decay: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,7 @@ def train(
     *,
     on_step: OnStep | None = None,
     num_micro_batches: int = 1,
+    state: TrainingState | None = None,
 ) -> Iterator[EpochMetrics]:
     """Train `model` in place over the whole schedule, yielding after each epoch.
 
@@ -101,29 +111,44 @@ def train(
         on_step: Called after every step; what it raises stops the training.
         num_micro_batches: Parts each batch is split in, their gradients summed: less memory at the
             same learning rate. Batch norm then normalizes over parts, so results differ slightly.
+        state: Of this model, to go on from, in mid-epoch too; always up to date in `on_step` and
+            after each epoch.
 
     Raises:
         DivergedError: The mean loss of an epoch is not finite.
     """
-    model.train().to(memory_format=torch.channels_last)
+    device = batches.split.labels.device
+    state = state or start_training(model, config, device)
+    step = _Step(state, config, num_micro_batches, device)
     num_steps = config.epochs * batches.num_steps
-    optimizer = make_optimizer(model, config)
-    step = _Step(model, optimizer, config, num_micro_batches, batches.split.labels.device)
-    done = 0
-    for epoch in range(config.epochs):
-        start = time.perf_counter()
-        totals = torch.zeros(2, device=batches.split.labels.device)
-        for images, labels in batches.epoch(epoch):
-            _set_lr(optimizer, lr_at(done, num_steps, config))
-            totals += step(images, labels)
-            done += 1
+    for epoch in range(state.epoch, config.epochs):
+        clock = time.perf_counter() - state.elapsed_seconds
+        for images, labels in batches.epoch(epoch, start=state.step - epoch * batches.num_steps):
+            _set_lr(state.optimizer, lr_at(state.step, num_steps, config))
+            step(images, labels)
+            state.elapsed_seconds = time.perf_counter() - clock
             if on_step is not None:
-                on_step(done, num_steps)
-        loss, accuracy = _means(totals, batches.num_images)  # the one wait for the device
+                on_step(state.step, num_steps)
+        loss, accuracy = _means(state.totals, batches.num_images)  # the one wait for the device
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss of epoch {epoch + 1} is {loss}")
-        lr, elapsed = lr_at(done, num_steps, config), time.perf_counter() - start
+        lr, elapsed = lr_at(state.step, num_steps, config), time.perf_counter() - clock
+        state.epoch, state.elapsed_seconds = epoch + 1, 0.0
+        state.totals.zero_()
         yield EpochMetrics(epoch, loss, accuracy, batches.num_images, lr, elapsed)
+
+
+def start_training(model: nn.Module, config: TrainingConfig, device: torch.device) -> TrainingState:
+    """Set up the first step of a model that is on `device`."""
+    model.train().to(memory_format=torch.channels_last)
+    is_half = autocast_dtype(device, config.precision) is torch.float16
+    return TrainingState(
+        model,
+        make_optimizer(model, config),
+        torch.amp.GradScaler(device.type, enabled=is_half),
+        None if config.ema_decay is None else ModelAverage(model, config.ema_decay),
+        torch.zeros(2, device=device),
+    )
 
 
 def _means(totals: Tensor, num_images: int) -> tuple[float, float]:
@@ -148,49 +173,51 @@ def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
-    """Make the optimizer; only weights of two and more dimensions decay."""
+    """Make the optimizer; only weights of two and more dimensions decay, unless all do."""
     params = list(model.parameters())
+    decay, others = config.weight_decay, config.weight_decay if config.is_decay_on_all else 0.0
     groups = [
-        {"params": [p for p in params if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": others},
     ]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],
         lr=config.peak_lr,
         momentum=config.momentum,
-        nesterov=config.momentum > 0,
+        nesterov=config.is_nesterov and config.momentum > 0,
         fused=True,
     )
 
 
 class _Step:
-    """One optimizer step over a batch, in parts; gives (2,): summed loss, number correct."""
+    """One optimizer step of a state over a batch, in parts."""
 
     def __init__(
         self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        state: TrainingState,
         config: TrainingConfig,
         num_micro_batches: int,
         device: torch.device,
     ) -> None:
-        self.model = model
-        self.optimizer = optimizer
+        self.state = state
+        self.model = state.model
         self.label_smoothing = config.label_smoothing
         self.num_micro_batches = num_micro_batches
         self.autocast = autocast(device, config.precision)
-        is_half = autocast_dtype(device, config.precision) is torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=is_half)
+        self.scaler = state.scaler
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        self.optimizer.zero_grad(set_to_none=True)
+    def __call__(self, images: Tensor, labels: Tensor) -> None:
+        state = self.state
+        state.optimizer.zero_grad(set_to_none=True)
         parts = zip(
             images.chunk(self.num_micro_batches), labels.chunk(self.num_micro_batches), strict=True
         )
-        totals = torch.stack([self._backward(*part, len(labels)) for part in parts]).sum(0)
-        self.scaler.step(self.optimizer)
+        state.totals += torch.stack([self._backward(*part, len(labels)) for part in parts]).sum(0)
+        self.scaler.step(state.optimizer)
         self.scaler.update()
-        return totals
+        state.step += 1
+        if state.average is not None:
+            state.average.update(self.model, state.step)
 
     def _backward(self, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
         with self.autocast:
@@ -256,6 +283,19 @@ def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | 
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_bfloat16 else torch.float16
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def choose_device(name: str) -> str:
+    """Resolve `auto` to CUDA where there is one.
+
+    Raises:
+        UserError: Neither `auto`, `cpu` nor `cuda`, or no CUDA here.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device is auto, cpu or cuda, not {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
+    return "cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

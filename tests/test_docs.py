@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 import nas.samplers
-from nas.cli import app
+from nas.cli import COMMANDS, make_app
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -27,7 +27,7 @@ def test_the_readmes_python_is_found() -> None:
 
 
 def test_every_flag_the_readme_names_exists() -> None:
-    command = get_command(app)
+    command = get_command(make_app(*COMMANDS))
     known = {
         option
         for sub in command.commands.values()  # type: ignore[attr-defined]

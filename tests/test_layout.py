@@ -15,18 +15,18 @@ NAS = ROOT / "nas"
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
     ("errors", "architecture", "residual"),
-    ("presets", "synthetic"),
+    ("presets", "synthetic", "checkpoint", "training_state"),
     ("space", "blocks", "data"),
     ("complexity", "model", "batches", "image_ops"),
     ("zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation"),
-    ("samplers", "pruner", "width_scaling", "proxy", "retrain", "export"),
-    ("storage", "provenance", "budget"),
+    ("samplers", "pruner", "width_scaling", "proxy", "recipe", "export"),
+    ("storage", "provenance", "budget", "full_training"),
     ("study",),
-    ("objective",),
-    ("workers",),
-    ("results", "ledger"),
+    ("objective", "sisters"),
+    ("workers", "retrain_record"),
+    ("results", "ledger", "retraining"),
     ("report", "doctor"),
-    ("search",),
+    ("search", "retrain"),
     ("cli", "__init__"),
     ("__main__",),
 )
@@ -41,9 +41,12 @@ HOMES = {
         "pruner",
         "storage",
         "study",
+        "sisters",
         "objective",
         "workers",
     },
+    "optuna_dashboard": {"sisters"},
+    "safetensors": {"checkpoint", "export"},
     "sqlalchemy": {"storage"},
     "torchvision": {"data"},
     "plotly": {"report"},
@@ -51,7 +54,8 @@ HOMES = {
     "typer": {"cli"},
     "rich": {"cli"},
 }
-TYPES_ONLY = {"results", "search", "cli"}  # these name Optuna's types in annotations
+# These name Optuna's types in annotations.
+TYPES_ONLY = {"results", "retrain_record", "retraining", "search", "retrain", "cli"}
 DISTRIBUTIONS_ONLY = {"space", "feasible"}
 
 

@@ -1,4 +1,4 @@
-"""The commands: arguments, messages, exit codes. `nas`, `python -m nas`, `search.py`."""
+"""The commands: arguments, messages, exit codes. `nas`, `python -m nas` and the two scripts."""
 
 from __future__ import annotations
 
@@ -11,31 +11,43 @@ import typer
 
 from nas.cli.count import count
 from nas.cli.leaderboard import leaderboard
+from nas.cli.retrain import retrain
 from nas.cli.search import search
 from nas.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
-app = typer.Typer(
-    name="nas",
-    help="Neural architecture search under a parameter budget.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-app.command()(count)
-app.command()(search)
-app.command()(leaderboard)
+COMMANDS = (count, search, retrain, leaderboard)
 
 
-def main(arguments: list[str] | None = None, *, prog_name: str = "nas") -> None:
+def make_app(*commands: Callable[..., None]) -> typer.Typer:
+    """Make a command line; of one command its name is not typed."""
+    app = typer.Typer(
+        help=None if len(commands) == 1 else "Neural architecture search under a budget.",
+        no_args_is_help=len(commands) > 1,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=len(commands) > 1,
+    )
+    for command in commands:
+        app.command()(command)
+    return app
+
+
+def main(
+    arguments: list[str] | None = None,
+    *,
+    commands: Sequence[Callable[..., None]] = COMMANDS,
+    prog_name: str = "nas",
+) -> None:
     """Run a command line; leaves with the command's exit code."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = app(
+        code = make_app(*commands)(
             sys.argv[1:] if arguments is None else arguments,
             prog_name=prog_name,
             standalone_mode=False,

@@ -1,0 +1,149 @@
+"""Saved models: a folder with weights, architecture and record; load_model reads it back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.batches import Normalization
+from nas.checkpoint import make_folder, write_whole
+from nas.errors import UserError
+from nas.model import build_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+WEIGHTS, ARCHITECTURE, CONFIG = "model.safetensors", "architecture.json", "config.json"
+
+
+class Classifier(nn.Module):
+    """A network with its normalization: from pixels to logits.
+
+    Attributes:
+        architecture: Of the network.
+        class_names: One a logit, in order.
+        resolution: Pixels a side of the images it was trained on.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        normalization: Normalization,
+        *,
+        architecture: Architecture,
+        class_names: tuple[str, ...],
+        resolution: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", normalization.mean)
+        self.register_buffer("std", normalization.std)
+        self.architecture = architecture
+        self.class_names = class_names
+        self.resolution = resolution
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, C, H, W) pixels in 0..255, uint8 or floating, to (N, num_classes) logits."""
+        logits: Tensor = self.network(Normalization(self.mean, self.std)(images))
+        return logits
+
+
+def save_model(folder: Path, classifier: Classifier, config: Mapping[str, Any]) -> None:
+    """Write the weights, `architecture.json` and `config.json`, each as a whole.
+
+    Args:
+        folder: Made if it is absent.
+        classifier: Keys of the weights are those of its `state_dict`.
+        config: What it was made with, in JSON's types.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    make_folder(folder)
+    weights = {name: t.cpu().contiguous() for name, t in classifier.state_dict().items()}
+    shown = {
+        "class_names": list(classifier.class_names),
+        "resolution": classifier.resolution,
+        **config,
+    }
+    arch = json.loads(classifier.architecture.to_json())
+    write_whole(folder / ARCHITECTURE, _json(arch))
+    write_whole(folder / CONFIG, _json(shown))
+    write_whole(folder / WEIGHTS, save(weights))
+
+
+def load_model(folder: Path | str, *, device: torch.device | str = "cpu") -> Classifier:
+    """Load a trained network in evaluation mode, with its normalization.
+
+    Args:
+        folder: As `save_model` writes it: `studies/<study>/trial-42/<recipe>/seed-0`.
+        device: Where it goes.
+
+    Returns:
+        A module that maps pixels to logits; its accuracy is the recorded one.
+
+    Raises:
+        UserError: A file is absent, damaged or of another network.
+    """
+    from pathlib import Path
+
+    folder = Path(folder)
+    config = read_json(folder / CONFIG)
+    arch = _read_architecture(folder / ARCHITECTURE)
+    empty = torch.empty(1, arch.in_channels, 1, 1)
+    try:
+        classifier = Classifier(
+            build_model(arch).to(memory_format=torch.channels_last),
+            Normalization(empty, empty.clone()),
+            architecture=arch,
+            class_names=tuple(config["class_names"]),
+            resolution=config["resolution"],
+        )
+        classifier.load_state_dict(load_file(folder / WEIGHTS))
+    except KeyError as error:
+        raise UserError(
+            f"{folder / CONFIG} has no {error}; it is not of a model saved here"
+        ) from None
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"cannot load {folder / WEIGHTS}: {_first_line(error)}") from None
+    return classifier.to(device).eval()
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object (UserError: one line)."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return content
+
+
+def _read_architecture(path: Path) -> Architecture:
+    try:
+        return Architecture.from_json(json.dumps(read_json(path)))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]

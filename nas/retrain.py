@@ -1,0 +1,201 @@
+"""retrain(): chosen networks trained in full, as one function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+    from nas.data import TrainingData
+    from nas.retrain_record import Network
+    from nas.retraining import Retrained, Retraining, RetrainListener
+
+# As in search.py, what takes seconds to import is imported when it is used.
+
+
+def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
+    trial: int | None = None,
+    *,
+    top: int | None = None,
+    model: str | None = None,
+    architecture: str | Path | None = None,
+    study: str | None = None,
+    storage: str | None = None,
+    recipe: str = "strong",
+    seeds: int = 1,
+    holdout: bool = False,
+    dataset: str | None = None,
+    data: str | Path = Path("studies/data"),
+    device: str = "auto",
+    keep_checkpoints: bool = False,
+    checkpoint_seconds: float = 60.0,
+    listener: RetrainListener | None = None,
+    **settings: object,
+) -> list[Retrained]:
+    """Train chosen networks in full and record what they reach; the same call goes on.
+
+    One network is named by `trial`, `model` or `architecture`. `top` trains the best of the study
+    with val held out, and then only the winner by mean val accuracy in full.
+
+    Args:
+        trial: Number of a scored trial.
+        top: How many of the best scored trials.
+        model: A hand-made network, by name.
+        architecture: An architecture's JSON file.
+        study: Name of the study; the only one there is need not be named.
+        storage: Database URL; by default the SQLite files under `studies/`.
+        recipe: A preset of `nas/presets/recipes` or a TOML file.
+        seeds: How many: 0, 1, ...
+        holdout: Train without val and score val; test is not read.
+        dataset: By default the study's, or cifar10 without one.
+        data: Folder of the data set's files.
+        device: "auto", "cpu" or "cuda".
+        keep_checkpoints: Whether all checkpoints stay.
+        checkpoint_seconds: Between checkpoints.
+        listener: Whom to tell.
+        settings: Single settings in place of the recipe's, such as `epochs`.
+
+    Returns:
+        One a seed, of every training; the value is a test accuracy where the split says so.
+
+    Raises:
+        UserError: Anything asked for that cannot be done, in one line.
+    """
+    from nas.errors import UserError
+    from nas.recipe import RetrainConfig
+    from nas.retraining import Retraining, RetrainListener
+    from nas.storage import database_failures_in_one_line
+    from nas.study import study_url
+    from nas.training import choose_device
+
+    if seeds < 1 or (top is not None and top < 1):
+        raise UserError("--seeds and --top must be at least 1")
+    given = {"--trial": trial, "--top": top, "--model": model, "--architecture": architecture}
+    named = [flag for flag, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise UserError(
+            f"name what to train by one of {', '.join(given)}, "
+            f"not by {' and '.join(named) or 'none'}"
+        )
+    listener = listener or RetrainListener()
+    recipe_name, config = RetrainConfig.load(recipe, **settings)
+    chosen_device = choose_device(device)
+    is_from_study = trial is not None or top is not None
+    source = _source(study, storage) if is_from_study or study is not None else None
+    networks = (
+        _from_study(source, trial, top)
+        if source is not None and is_from_study
+        else [_from_outside(model, architecture)]
+    )
+    training_data = _training_data(source, dataset, data)
+    name, sister = _sister(source, storage, training_data)
+
+    def retraining(*, is_held_out: bool) -> Retraining:
+        return Retraining(
+            training_data,
+            Path(data),
+            config,
+            recipe_name,
+            is_held_out,
+            chosen_device,
+            Path("studies") / name,
+            sister,
+            source,
+            keep_checkpoints,
+            checkpoint_seconds,
+            listener,
+        )
+
+    with database_failures_in_one_line(storage or study_url(name)):
+        if top is None:
+            return _run(retraining(is_held_out=holdout), networks, seeds)
+        compared = _run(retraining(is_held_out=True), networks, seeds)
+        winner = best_by_mean(compared)
+        listener.on_winner(winner)
+        if holdout:
+            return compared
+        chosen = [network for network in networks if network.name == winner]
+        return compared + _run(retraining(is_held_out=False), chosen, seeds)
+
+
+def _run(work: Retraining, networks: list[Network], seeds: int) -> list[Retrained]:
+    return [work.run(network, seed) for network in networks for seed in range(seeds)]
+
+
+def best_by_mean(retrained: list[Retrained]) -> str:
+    """Name the network with the highest mean accuracy over its seeds; of equal ones the first."""
+    by_name: dict[str, list[float]] = {}
+    for each in retrained:
+        by_name.setdefault(each.name, []).append(each.accuracy)
+    return max(by_name, key=lambda name: sum(by_name[name]) / len(by_name[name]))
+
+
+def _source(name: str | None, url: str | None) -> Study:
+    """Load the study of the source trials."""
+    from nas.errors import UserError
+    from nas.study import find_study
+
+    study = find_study(name, url)
+    if "identity" not in study.user_attrs:
+        raise UserError(f"study {study.study_name!r} was not made by this tool; name another")
+    return study
+
+
+def _from_study(study: Study, trial: int | None, top: int | None) -> list[Network]:
+    from nas.retrain_record import Network
+    from nas.sisters import architecture_of, best_trials
+
+    numbers = [trial] if trial is not None else best_trials(study, top or 1)
+    return [Network(architecture_of(study, n), f"trial-{n}", n) for n in numbers]
+
+
+def _from_outside(model: str | None, file: str | Path | None) -> Network:
+    from nas.architecture import Architecture
+    from nas.errors import UserError
+    from nas.presets import hand_made
+    from nas.retrain_record import Network
+
+    if model is not None:
+        networks = hand_made()
+        if model not in networks:
+            raise UserError(f"unknown model {model!r}; known: {', '.join(networks)}")
+        return Network(networks[model], model)
+    assert file is not None
+    path = Path(file)
+    try:
+        return Network(Architecture.from_json(path.read_text(encoding="utf-8")), path.stem)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _training_data(source: Study | None, name: str | None, root: str | Path) -> TrainingData:
+    """Read the study's data set, or another one on request."""
+    import json
+
+    from nas.data import load_training_data
+    from nas.errors import UserError
+
+    identity = {} if source is None else json.loads(source.user_attrs["identity"])
+    data = load_training_data(name or identity.get("data", "cifar10"), root)
+    if data.name == identity.get("data") and data.fingerprint != identity["data_fingerprint"]:
+        raise UserError(
+            f"{data.name} in {root} is not what study {source.study_name!r} was scored on "  # type: ignore[union-attr]
+            f"(fingerprint {data.fingerprint}, there {identity['data_fingerprint']})"
+        )
+    return data
+
+
+def _sister(source: Study | None, url: str | None, data: TrainingData) -> tuple[str, Study]:
+    """Open the study of the record; networks from outside a study share one per data set."""
+    from nas.sisters import open_sister
+    from nas.storage import open_storage
+    from nas.study import study_url
+
+    if source is not None:
+        return source.study_name, open_sister(source._storage, source.study_name, "retrain")  # noqa: SLF001
+    storage = open_storage(url or study_url(f"{data.name}-retrain"))
+    return data.name, open_sister(storage, data.name, "retrain")

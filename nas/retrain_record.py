@@ -1,0 +1,145 @@
+"""RetrainRecord: what one full training leaves, a trial of the sister study and a folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from nas.checkpoint import differences, write_whole
+from nas.complexity import count_params
+from nas.errors import UserError
+from nas.export import CONFIG, read_json, save_model
+from nas.sisters import report_values, resume_or_start, retrained_table, write_note
+from nas.study import fail
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+    from nas.architecture import Architecture
+    from nas.export import Classifier
+    from nas.full_training import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What is trained, and where it comes from.
+
+    Attributes:
+        arch: The architecture.
+        name: Its folder: `trial-42`, or the model's name.
+        source_trial: Its number in its study, or `None`.
+    """
+
+    arch: Architecture
+    name: str
+    source_trial: int | None = None
+
+
+@dataclass
+class RetrainRecord:
+    """Writes a training down while it runs and when it ends.
+
+    Attributes:
+        folder: Its files.
+        sister: The study of its trial.
+        source: The study of the source trial, or `None`.
+        network: What is trained.
+        identity: What must be equal for a trial or a checkpoint to be continued, flat.
+        epochs: In all.
+        curve: The column of the rows that the dashboard draws.
+    """
+
+    folder: Path
+    sister: Study
+    source: Study | None
+    network: Network
+    identity: Mapping[str, Any]
+    epochs: int
+    curve: str
+
+    @cached_property
+    def trial(self) -> Trial:
+        """The trial, started or taken up again when it is first needed.
+
+        Not before the checkpoints have been looked at: what they refuse leaves no trial behind.
+        """
+        arch = self.network.arch
+        return resume_or_start(
+            self.sister,
+            self.identity,
+            source_trial=self.network.source_trial,
+            network=self.network.name,
+            architecture=str(arch),
+            architecture_json=arch.to_json(),
+            num_params=count_params(arch),
+            epochs=self.epochs,
+            curve=self.curve,
+        )
+
+    @property
+    def _shown_identity(self) -> dict[str, Any]:
+        settings = json.loads(self.identity["recipe_settings"])
+        return {**self.identity, "recipe_settings": settings}
+
+    def refuse_another(self) -> None:
+        """Refuse (UserError) a folder with the model of another training."""
+        path = self.folder / CONFIG
+        if not path.is_file():
+            return
+        wanted, found = self._shown_identity, read_json(path)
+        found = {key: found.get(key) for key in wanted}
+        if found != wanted:
+            raise UserError(
+                f"{self.folder} holds the model of another training: "
+                f"{differences(found, wanted)}; move it away, or name the recipe otherwise"
+            )
+
+    def write_rows(self, rows: list[Row]) -> None:
+        """Write the epochs so far to `metrics.csv` and to the trial."""
+        report_values(self.sister, self.trial, [row[self.curve] for row in rows])
+        if rows:
+            write_whole(self.folder / "metrics.csv", _csv(rows))
+
+    def fail(self, reason: str, error: Exception) -> UserError:
+        """End the trial as FAIL; gives the line for the user."""
+        detail = " ".join(str(error).split())[:300]
+        fail(self.sister, self.trial, reason, detail)
+        return UserError(f"{self.network.name}: {reason.replace('_', ' ')}: {detail}")
+
+    def finish(
+        self, classifier: Classifier, measured: Mapping[str, Any], made_with: Mapping[str, Any]
+    ) -> int:
+        """Save the model, complete the trial, then the note on its source; gives its number."""
+        config = {
+            **self._shown_identity,
+            "network": self.network.name,
+            "source_trial": self.network.source_trial,
+            "num_params": count_params(self.network.arch),
+            **measured,
+            "provenance": made_with,
+        }
+        save_model(self.folder, classifier, config)
+        for name, value in {**measured, "provenance": json.dumps(made_with)}.items():
+            self.trial.set_user_attr(name, value)
+        told = self.sister.tell(self.trial, measured["accuracy"])
+        source_trial = self.network.source_trial
+        if self.source is not None and source_trial is not None:
+            table = retrained_table(self.sister, source_trial)
+            write_note(self.source, source_trial, "Retrained", table)
+        return told.number
+
+
+def _csv(rows: list[Row]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,256 @@
+"""Retraining: one network by one recipe, a seed at a time: training, final score, record."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from nas.checkpoint import Checkpoints, only_here
+from nas.data import load_test_data
+from nas.export import WEIGHTS, Classifier
+from nas.full_training import FullData, Listener, require_fit, train_in_full
+from nas.provenance import provenance
+from nas.retrain_record import RetrainRecord
+from nas.sisters import find_finished
+from nas.training import DivergedError, evaluate, is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from nas.data import Split, TrainingData
+    from nas.full_training import Row, Trained
+    from nas.recipe import RetrainConfig
+    from nas.retrain_record import Network
+
+
+MEASURED = ("accuracy", "flip_accuracy", "loss", "elapsed_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """What one seed reached.
+
+    Attributes:
+        folder: What it left.
+        trial: Its number in the sister study.
+        name: Of the network.
+        seed: Of initial weights, order and augmentation.
+        split: "test", or "val" where that was held out.
+        accuracy: On that split, in [0, 1].
+        flip_accuracy: The same, logits averaged with those of the mirrored images.
+        loss: Mean cross-entropy there.
+        elapsed_seconds: Of training.
+    """
+
+    folder: Path
+    trial: int
+    name: str
+    seed: int
+    split: str
+    accuracy: float
+    flip_accuracy: float
+    loss: float
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainListener:
+    """Who wants to hear of retraining.
+
+    Attributes:
+        on_start: With folder, seed and epochs in all, before each training.
+        on_step: With (steps done, steps in all).
+        on_epoch: With the row of each epoch.
+        on_warning: With a line, such as a damaged checkpoint's.
+        on_end: With what a seed reached, also one that was finished before.
+        on_winner: With the name of the network that was best on val, before any is tested.
+    """
+
+    on_start: Callable[[Path, int, int], None] = lambda _folder, _seed, _epochs: None
+    on_step: Callable[[int, int], None] = lambda _done, _total: None
+    on_epoch: Callable[[Row], None] = lambda _row: None
+    on_warning: Callable[[str], None] = lambda _line: None
+    on_end: Callable[[Retrained], None] = lambda _retrained: None
+    on_winner: Callable[[str], None] = lambda _name: None
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Trains networks by one recipe on one data set and records them in one sister study.
+
+    Attributes:
+        data: The training images.
+        data_root: Where the test images are.
+        config: The recipe.
+        recipe: Its name.
+        is_held_out: Whether val is kept out of training, and scored in place of test.
+        device: As torch writes it.
+        folder: Of the study: `studies/<study>`.
+        sister: Where trials are recorded.
+        source: The study of the source trials, or `None`.
+        keeps_checkpoints: Whether they stay.
+        checkpoint_seconds: Between checkpoints.
+        listener: Whom to tell.
+    """
+
+    data: TrainingData
+    data_root: Path
+    config: RetrainConfig
+    recipe: str
+    is_held_out: bool
+    device: str
+    folder: Path
+    sister: Study
+    source: Study | None
+    keeps_checkpoints: bool
+    checkpoint_seconds: float
+    listener: RetrainListener
+
+    @property
+    def split(self) -> str:
+        """Name the split that is scored."""
+        return "val" if self.is_held_out else "test"
+
+    @cached_property
+    def full_data(self) -> FullData:
+        """The images on the device, prepared once for all seeds."""
+        return FullData.prepare(
+            self.data, self.config.resolution, self.device, is_held_out=self.is_held_out
+        )
+
+    def folder_of(self, network: Network, seed: int) -> Path:
+        """Give the folder of a seed."""
+        recipe = f"{self.recipe}-holdout" if self.is_held_out else self.recipe
+        return self.folder / network.name / recipe / f"seed-{seed}"
+
+    def identity(self, network: Network, seed: int) -> dict[str, Any]:
+        """Give what must be equal for a trial or a checkpoint to be continued, flat."""
+        return {
+            "arch_id": network.arch.arch_id,
+            "recipe": self.recipe,
+            "recipe_settings": self.config.model_dump_json(),
+            "seed": seed,
+            "split": self.split,
+            "data": self.data.name,
+            "data_fingerprint": self.data.fingerprint,
+        }
+
+    def run(self, network: Network, seed: int) -> Retrained:
+        """Train one seed, score it once at the end, and record it; what is finished stays.
+
+        Raises:
+            UserError: It cannot be trained, and why.
+        """
+        require_fit(network.arch, self.full_data)
+        folder = self.folder_of(network, seed)
+        with only_here(folder):
+            found = find_finished(self.sister, self.identity(network, seed))
+            if found is not None:
+                retrained = self._finished_before(found, network, folder)
+            else:
+                self.listener.on_start(folder, seed, self.config.epochs)
+                retrained = self._run(network, seed, folder)
+        self.listener.on_end(retrained)
+        return retrained
+
+    def _run(self, network: Network, seed: int, folder: Path) -> Retrained:
+        identity = self.identity(network, seed)
+        record = RetrainRecord(
+            folder,
+            self.sister,
+            self.source,
+            network,
+            identity,
+            epochs=self.config.epochs,
+            curve="val_accuracy" if self.is_held_out else "train_accuracy",
+        )
+        record.refuse_another()
+        checkpoints = Checkpoints(
+            folder / "checkpoints", identity, keeps_all=self.keeps_checkpoints
+        )
+        try:
+            trained = self._train(network, seed, checkpoints, record)
+            measured = self._score(trained)
+        except DivergedError as error:
+            checkpoints.remove()
+            raise record.fail("diverged", error) from None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise record.fail("out_of_memory", error) from None
+        number = record.finish(
+            self._classifier(network, trained), measured, provenance(self.device, seed=seed)
+        )
+        checkpoints.remove()
+        return Retrained(folder, number, network.name, seed, self.split, **measured)
+
+    def _train(
+        self, network: Network, seed: int, checkpoints: Checkpoints, record: RetrainRecord
+    ) -> Trained:
+        def on_rows(rows: list[Row]) -> None:
+            record.write_rows(rows)
+            if rows:
+                self.listener.on_epoch(rows[-1])
+
+        return train_in_full(
+            network.arch,
+            self.full_data,
+            self.config,
+            seed,
+            checkpoints,
+            checkpoint_seconds=self.checkpoint_seconds,
+            listener=Listener(self.listener.on_step, on_rows, self.listener.on_warning),
+        )
+
+    def _classifier(self, network: Network, trained: Trained) -> Classifier:
+        return Classifier(
+            trained.model,
+            self.full_data.normalization,
+            architecture=network.arch,
+            class_names=self.data.class_names,
+            resolution=self.config.resolution,
+        )
+
+    def _score(self, trained: Trained) -> dict[str, float]:
+        """Score val or test, plain and flip-averaged; the only place that reads test."""
+        split = self._scored_split()
+        plain, flipped = (
+            evaluate(
+                trained.model,
+                split,
+                self.full_data.normalization,
+                flip_average=is_averaged,
+                precision="float32",
+            )
+            for is_averaged in (False, True)
+        )
+        if not math.isfinite(plain.loss):
+            raise DivergedError(f"the final loss is {plain.loss}")
+        return {
+            "accuracy": plain.accuracy,
+            "flip_accuracy": flipped.accuracy,
+            "loss": plain.loss,
+            "elapsed_seconds": round(trained.elapsed_seconds, 3),
+        }
+
+    def _scored_split(self) -> Split:
+        if self.full_data.val is not None:
+            return self.full_data.val
+        test = load_test_data(self.data.name, self.data_root)
+        return test.resized(self.config.resolution).to(self.device)
+
+    def _finished_before(self, found: FrozenTrial, network: Network, folder: Path) -> Retrained:
+        if not (folder / WEIGHTS).is_file():
+            self.listener.on_warning(
+                f"{folder / WEIGHTS} is gone; trial {found.number} of {self.sister.study_name} "
+                "still has the result"
+            )
+        measured = {name: found.user_attrs[name] for name in MEASURED}
+        seed = found.user_attrs["seed"]
+        return Retrained(folder, found.number, network.name, seed, self.split, **measured)

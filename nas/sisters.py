@@ -1,0 +1,129 @@
+"""Sister studies: what was measured of a study's networks later, as trials of their own."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.samplers import trial_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial
+
+METRIC = "accuracy"
+
+
+def open_sister(storage: BaseStorage, study_name: str, kind: str) -> Study:
+    """Open the study of this name and kind, `<study_name>-<kind>`, or create it."""
+    name = f"{study_name}-{kind}"
+    if name not in optuna.get_all_study_names(storage):
+        sister = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sister.set_metric_names([METRIC])
+    return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
+
+
+def architecture_of(study: Study, number: int) -> Architecture:
+    """Read the network of a scored trial.
+
+    Raises:
+        UserError: No trial of this number, or one without a score.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        has = f"0 to {len(trials) - 1}" if trials else "none yet"
+        raise UserError(f"no trial {number} in study {study.study_name!r}; it has {has}")
+    trial = trials[number]
+    if trial.state is not TrialState.COMPLETE:
+        reason = trial.user_attrs.get("fail_reason", "over budget")
+        why = f" ({reason})" if trial.state in (TrialState.FAIL, TrialState.PRUNED) else ""
+        raise UserError(
+            f"trial {number} of {study.study_name!r} has no score: it is {trial.state.name}{why}; "
+            "choose one of `nas leaderboard`, or name a network with --architecture"
+        )
+    return Architecture.from_json(trial.user_attrs["architecture_json"])
+
+
+def best_trials(study: Study, count: int) -> list[int]:
+    """Give the numbers of the best scored trials, the best first (UserError if there are none)."""
+    scored = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not scored:
+        raise UserError(f"study {study.study_name!r} has no scored trial yet")
+    ranked = sorted(scored, key=lambda t: (-(t.value or 0.0), t.number))
+    return [trial.number for trial in ranked[:count]]
+
+
+def find_finished(sister: Study, identity: Mapping[str, Any]) -> FrozenTrial | None:
+    """Find the scored trial with these attributes."""
+    return _find(sister, identity, TrialState.COMPLETE)
+
+
+def _find(sister: Study, identity: Mapping[str, Any], state: TrialState) -> FrozenTrial | None:
+    trials = sister.get_trials(deepcopy=False, states=(state,))
+    return next((t for t in trials if identity.items() <= t.user_attrs.items()), None)
+
+
+def resume_or_start(sister: Study, identity: Mapping[str, Any], **others: object) -> Trial:
+    """Take up the running trial with these attributes, or start one that has all of them."""
+    found = _find(sister, identity, TrialState.RUNNING)
+    storage = sister._storage  # noqa: SLF001 - `Study.ask` cannot start one with its attributes
+    if found is None:
+        template = optuna.create_trial(state=TrialState.RUNNING, user_attrs={**identity, **others})
+        number = storage.create_new_trial(sister._study_id, template_trial=template)  # noqa: SLF001
+    else:
+        number = trial_id(found)
+    return optuna.trial.Trial(sister, number)
+
+
+def report_values(sister: Study, trial: Trial, values: list[float]) -> None:
+    """Report a value an epoch, those that are not reported yet."""
+    known = sister._storage.get_trial(trial_id(trial)).intermediate_values  # noqa: SLF001
+    for epoch, value in enumerate(values):
+        if epoch not in known:
+            trial.report(value, epoch)
+
+
+def write_note(study: Study, number: int, heading: str, body: str) -> None:
+    """Put a section into the dashboard's note on a trial, in place of its last version.
+
+    The only thing that can still be written there: a finished trial never changes. What a person
+    wrote around the section stays.
+    """
+    from optuna_dashboard import get_note, save_note
+
+    own = optuna.load_study(
+        storage=study._storage,  # noqa: SLF001 - it has no getter
+        study_name=study.study_name,
+        sampler=RandomSampler(),  # TPE would write into the finished trial as soon as it is wrapped
+    )
+    source = own.get_trials(deepcopy=False)[number]
+    trial = optuna.trial.Trial(own, trial_id(source))  # `save_note` refuses a FrozenTrial
+    begin, end = f"<!-- {heading} -->", f"<!-- end of {heading} -->"
+    before, _, rest = get_note(trial).partition(begin)
+    after = rest.partition(end)[2]
+    save_note(trial, f"{before}{begin}\n## {heading}\n\n{body}\n{end}{after}")
+
+
+def retrained_table(sister: Study, number: int) -> str:
+    """Describe what was retrained of a source trial, as a Markdown table."""
+    rows = [
+        f"| {t.user_attrs['recipe']} | {t.user_attrs['seed']} | {t.user_attrs['split']} "
+        f"| {t.value:.2%} | {t.user_attrs['flip_accuracy']:.2%} | {t.number} |"
+        for t in sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if t.user_attrs.get("source_trial") == number and t.value is not None
+    ]
+    title = f"| recipe | seed | split | accuracy | flip-averaged | trial of {sister.study_name} |"
+    return "\n".join([title, "| --- " * 6 + "|", *rows])
