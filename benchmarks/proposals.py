@@ -199,6 +199,7 @@ class Nas:
             identity("none", "none", "none", BUDGET, proxy),
             space,
             pruner=OverBudgetPruner(limits),
+            baselines={},
         )
         register = Register(storage.engine, self.study.user_attrs["token"])
         self._claim = claimer(storage, register)

@@ -158,7 +158,7 @@ class _Problem:
         trial_timeout: float | None,
         progress: Progress,
     ) -> Worker:
-        """Open the study, queue the baselines, and put the worker of this process together."""
+        """Open the study and put the worker of this process together."""
         from nas.objective import Objective
         from nas.proxy import ProxyData
         from nas.storage import Register, open_storage
@@ -170,7 +170,6 @@ class _Problem:
         register = Register(storage.engine, study.user_attrs["token"])
         claim = claimer(storage, register)
         study.sampler = proposer = self._proposer(sampler, seed, claim)
-        _queue_baselines(study, self.space, self.budget)
         objective = Objective(
             self.space,
             self.budget,
@@ -194,7 +193,8 @@ class _Problem:
         split = f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
         wanted = identity(data.name, data.fingerprint, split, self.budget, self.proxy)
         pruner = OverBudgetPruner(self.budget.limits(self.space))
-        return open_study(storage, name, wanted, self.space, pruner=pruner)
+        first = baselines(self.space, self.budget)
+        return open_study(storage, name, wanted, self.space, pruner=pruner, baselines=first)
 
     def _proposer(
         self, sampler: str, seed: int, claim: Callable[[str, FrozenTrial], bool]
@@ -283,16 +283,6 @@ def _refuse_what_never_fits(space: SearchSpace, budget: Budget, seed: int) -> No
     if scaling.random_feasible(Random(seed)) is None:
         seen = scaling.region.describe_seen()
         raise UserError(f"no network within all limits was found; seen: {seen}")
-
-
-def _queue_baselines(study: Study, space: SearchSpace, budget: Budget) -> None:
-    """Have the hand-made networks within the limits scored first, once for a study."""
-    from nas.study import enqueue
-
-    present = {trial.user_attrs.get("baseline") for trial in study.get_trials(deepcopy=False)}
-    for name, arch in baselines(space, budget).items():
-        if name not in present:
-            enqueue(study, space, arch, proposed_by="baseline", baseline=name)
 
 
 def baselines(space: SearchSpace, budget: Budget) -> dict[str, Architecture]:

@@ -72,8 +72,9 @@ def open_study(
     space: SearchSpace,
     *,
     pruner: BasePruner,
+    baselines: Mapping[str, Architecture],
 ) -> Study:
-    """Create the study, or continue it if its identity is the wanted one.
+    """Create the study and queue its baselines, or continue it if its identity is the wanted one.
 
     A space that includes the study's own replaces it.
 
@@ -84,25 +85,39 @@ def open_study(
         study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize", pruner=pruner
         )
-        _set_up(study, wanted, space)
+        _set_up(study, wanted, space, baselines)
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
-        _check(study, wanted, space)
+        _check(study, wanted, space, baselines)
     return study
 
 
-def _set_up(study: Study, wanted: Mapping[str, Any], space: SearchSpace) -> None:
+def _set_up(
+    study: Study,
+    wanted: Mapping[str, Any],
+    space: SearchSpace,
+    baselines: Mapping[str, Architecture],
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([METRIC])
     study.set_user_attr("identity", json.dumps(wanted, sort_keys=True))
     study.set_user_attr("space", json.dumps(space.to_dict()))
     study.set_user_attr("attributes_version", ATTRIBUTES_VERSION)
+    present = {trial.user_attrs.get("baseline") for trial in study.get_trials(deepcopy=False)}
+    for name, arch in baselines.items():
+        if name not in present:
+            enqueue(study, space, arch, proposed_by="baseline", baseline=name)
     study.set_user_attr("token", secrets.token_hex(16))  # last: it says that the others are there
 
 
-def _check(study: Study, wanted: Mapping[str, Any], space: SearchSpace) -> None:
-    attrs = _complete_attrs(study, wanted, space)
+def _check(
+    study: Study,
+    wanted: Mapping[str, Any],
+    space: SearchSpace,
+    baselines: Mapping[str, Architecture],
+) -> None:
+    attrs = _complete_attrs(study, lambda: _set_up(study, wanted, space, baselines))
     if attrs["attributes_version"] != ATTRIBUTES_VERSION:
         raise UserError(
             f"study {study.study_name!r} was written by another version of this tool "
@@ -126,14 +141,14 @@ def _check(study: Study, wanted: Mapping[str, Any], space: SearchSpace) -> None:
         study.set_user_attr("space", json.dumps(space.to_dict()))
 
 
-def _complete_attrs(study: Study, wanted: Mapping[str, Any], space: SearchSpace) -> dict[str, Any]:
+def _complete_attrs(study: Study, set_up: Callable[[], None]) -> dict[str, Any]:
     """Wait for another process that is setting the study up; do it in its place if it died."""
     deadline = time.monotonic() + SETUP_SECONDS
     while "token" not in (attrs := study.user_attrs):
-        if study.get_trials(deepcopy=False):
+        if any("baseline" not in t.user_attrs for t in study.get_trials(deepcopy=False)):
             raise UserError(f"study {study.study_name!r} was not made by this tool; name another")
         if time.monotonic() > deadline:
-            _set_up(study, wanted, space)
+            set_up()
         time.sleep(0.1)
     return attrs
 

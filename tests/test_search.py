@@ -358,3 +358,19 @@ def test_a_database_that_can_no_longer_be_written_is_one_line_and_nothing_scored
     resumed = tiny(1 + said + 2)
     assert len(scored(resumed)) == 1 + said + 2
     assert len({arch_id for arch_id, _ in scored(resumed)}) == 1 + said + 2
+
+
+def test_searches_that_start_together_share_a_study_and_its_baseline(
+    folder: Path, tiny: Search
+) -> None:
+    code = (
+        "import nas, torch; torch.set_num_threads(1)\n"
+        "nas.search(3000, 6, dataset='synthetic', space='tiny', proxy='tiny', device='cpu')\n"
+    )
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, cwd=folder) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    study = tiny(6)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
+    assert len({arch_id for arch_id, _ in scored(study)}) == 6
+    assert [t.user_attrs.get("baseline") for t in study.trials[1:]] == [None] * 5
