@@ -152,24 +152,13 @@ def _from_study(study: Study, trial: int | None, top: int | None) -> list[Networ
 
 
 def _from_outside(model: str | None, file: str | Path | None) -> Network:
-    from nas.architecture import Architecture
-    from nas.errors import UserError
-    from nas.presets import hand_made
+    from nas.presets import hand_made_network, read_architecture
     from nas.retrain_record import Network
 
     if model is not None:
-        networks = hand_made()
-        if model not in networks:
-            raise UserError(f"unknown model {model!r}; known: {', '.join(networks)}")
-        return Network(networks[model], model)
+        return Network(hand_made_network(model), model)
     assert file is not None
-    path = Path(file)
-    try:
-        return Network(Architecture.from_json(path.read_text(encoding="utf-8")), path.stem)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    return Network(read_architecture(Path(file)), Path(file).stem)
 
 
 def _training_data(source: Study | None, name: str | None, root: str | Path) -> TrainingData:

@@ -12,7 +12,7 @@ from nas.architecture import Architecture
 from nas.cli.parse import parse_integers
 from nas.complexity import count_macs, count_params, size_bytes
 from nas.errors import UserError
-from nas.presets import hand_made
+from nas.presets import hand_made_network, read_architecture
 
 
 def count(
@@ -69,14 +69,6 @@ def _find(
         sizes = None if kernels is None else parse_integers(kernels)
         return Architecture.of(parse_integers(blocks), parse_integers(widths), sizes)
     if model is not None:
-        networks = hand_made()
-        if model not in networks:
-            raise UserError(f"unknown model {model!r}; known: {', '.join(networks)}")
-        return networks[model]
+        return hand_made_network(model)
     assert architecture is not None
-    try:
-        return Architecture.from_json(architecture.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {architecture}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{architecture}: {error}") from None
+    return read_architecture(architecture)

@@ -72,6 +72,24 @@ def hand_made() -> dict[str, Architecture]:
         }
 
 
+def hand_made_network(name: str) -> Architecture:
+    """Look a hand-made network up (UserError: no such name; the known ones are listed)."""
+    networks = hand_made()
+    if name not in networks:
+        raise UserError(f"unknown model {name!r}; known: {', '.join(networks)}")
+    return networks[name]
+
+
+def read_architecture(path: Path) -> Architecture:
+    """Read an architecture's JSON file (UserError: unreadable, or no architecture; one line)."""
+    try:
+        return Architecture.from_json(_read_text(path))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def _read(kind: str, name_or_file: str) -> tuple[str, str]:
     if name_or_file.endswith(".toml") or "/" in name_or_file:
         return name_or_file, _read_text(Path(name_or_file))
