@@ -94,17 +94,16 @@ class RandomTranslate:
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Give pixel (i, j) the value at (i, j) + offset, reflected into the image."""
         height, width = images.shape[-2:]
-        rows = _reflected(drawn[:, :1], height)[:, None, :, None]
-        columns = _reflected(drawn[:, 1:], width)[:, None, None, :]
-        each = torch.arange(len(images), device=images.device).view(-1, 1, 1, 1)
-        channels = torch.arange(images.shape[1], device=images.device).view(1, -1, 1, 1)
-        return images[each, channels, rows, columns]
+        padded = images.index_select(2, self._positions(height, images.device))
+        padded = padded.index_select(3, self._positions(width, images.device))
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+        rows, columns = (drawn + self.max_offset).unbind(1)
+        return windows[torch.arange(len(images), device=images.device), :, rows, columns]
 
-
-def _reflected(offsets: Tensor, side: int) -> Tensor:
-    """Give (N, side) source positions for (N, 1) offsets, mirrored at the first and the last."""
-    positions = torch.arange(side, device=offsets.device) + offsets
-    return (side - 1) - ((side - 1) - positions.abs()).abs()
+    def _positions(self, side: int, device: torch.device) -> Tensor:
+        """Give the sources of a padded line, mirrored at its first and its last pixel."""
+        positions = torch.arange(-self.max_offset, side + self.max_offset, device=device)
+        return (side - 1) - ((side - 1) - positions.abs()).abs()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
