@@ -22,7 +22,7 @@ def provenance(device: str, **others: object) -> dict[str, Any]:
     """
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     return {
         **_unchanging(),
         "device": device,
@@ -30,6 +30,16 @@ def provenance(device: str, **others: object) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **others,
     }
+
+
+def _processor() -> str:
+    """Name the processor: Linux says it in a file, other systems through `platform`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 @functools.cache
