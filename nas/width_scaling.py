@@ -1,8 +1,8 @@
 """WidthScaling: random networks inside the window, and over-budget ones repaired, by their widths.
 
 Depths, kernels and the ratios of the widths stay as drawn; one scale is solved for. In the space
-`resnet` 1 in 135 uniform draws lies in the window at 5M parameters and 1 in 150 at 250k (of 60,000);
-scaled, 298 and 277 of 300 do.
+`resnet` 1 in 135 uniform draws lies in the window at 5M parameters and 1 in 150 at 250k,
+of 60,000; scaled, 298 and 277 of 300 do.
 """
 
 from __future__ import annotations
