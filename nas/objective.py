@@ -87,8 +87,8 @@ class Objective:
         if not is_new:  # a retry of one that was lost before its proposer was written down
             return self.space.decode(trial.params)
         origin = self.proposer.origin
-        by = self.sampler_name if origin == "base" else f"{self.sampler_name}, {origin}"
-        trial.set_user_attr("proposed_by", "random" if origin == "random" else by)
+        names = {"base": self.sampler_name, "repaired": f"{self.sampler_name}, repaired"}
+        trial.set_user_attr("proposed_by", names.get(origin, origin))
         trial.set_user_attr("draws", dict(self.proposer.draws))
         return self.space.decode(trial.params)
 

@@ -96,7 +96,7 @@ class BudgetSampler(BaseSampler):
     Attributes:
         counts: Draws by fate: over, under, known (rejected); base, repaired, random (proposed).
         draws: The same for the latest proposal alone.
-        origin: Which of base, repaired and random it is.
+        origin: Which of base, repaired and random it is; "enqueued" if nothing was proposed.
 
     Raises:
         NothingFits: When a proposal is asked for and nothing within the limits is found.
@@ -145,7 +145,6 @@ class BudgetSampler(BaseSampler):
         known = self._known(study, trial, trials)
         view = StudyView(study, trials, self.region.search_space.keys())
         fixed = trial.system_attrs.get("fixed_params", {})
-        self.draws = Counter()
         completed: Params | None = None
         for origin, candidate in self._candidates(view, trial, rng, known):
             params = candidate | {name: fixed[name] for name in candidate if name in fixed}
@@ -173,6 +172,7 @@ class BudgetSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Tell `base`; where there is a factory, a base begins with its proposal."""
+        self.origin, self.draws = "enqueued", Counter()  # until something must be proposed
         if isinstance(self._base, BaseSampler):
             self._base.before_trial(study, trial)
 

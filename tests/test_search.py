@@ -374,3 +374,12 @@ def test_searches_that_start_together_share_a_study_and_its_baseline(
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
     assert len({arch_id for arch_id, _ in scored(study)}) == 6
     assert [t.user_attrs.get("baseline") for t in study.trials[1:]] == [None] * 5
+
+
+def test_a_network_enqueued_by_hand_is_not_recorded_as_the_samplers(tiny: Search) -> None:
+    study = tiny(3)
+    fitting = next(t for t in tiny(3, study="other", seed=1).trials if t.params)
+    study.enqueue_trial(fitting.params)
+    enqueued = tiny(4).trials[3]
+    assert enqueued.params == fitting.params
+    assert (enqueued.user_attrs["proposed_by"], enqueued.user_attrs["draws"]) == ("enqueued", {})
