@@ -24,7 +24,7 @@ settings.register_profile(
 settings.load_profile("busy")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
     """Bitwise comparisons need a fixed number of threads; small networks are fastest on one."""
     before = torch.get_num_threads()

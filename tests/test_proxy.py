@@ -15,22 +15,12 @@ from nas.proxy import ProxyConfig, ProxyData, ProxyResult, run_proxy
 from nas.training import DivergedError, EpochMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from nas.synthetic import Part
 
 CONFIG = ProxyConfig(epochs=2, resolution=8, batch_size=64, peak_lr=0.1)
 SMALL = Architecture.of([1, 1], [4, 8])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Keep these tiny networks on one thread: two would wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
