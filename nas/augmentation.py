@@ -70,7 +70,7 @@ class RandomPerspective:
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Change the images that were drawn."""
-        return change(images, drawn.any(1), perspective, drawn)
+        return change(images.clone(), drawn.any(1), perspective, drawn)
 
 
 def perspective_coefficients(ends: Tensor, resolution: int) -> Tensor:

@@ -50,11 +50,13 @@ class Checkpoints:
         folder: Made with the first checkpoint.
         identity: What must be equal for a checkpoint to be continued, flat.
         keeps_all: Whether old ones stay.
+        seconds: From one to the next.
     """
 
     folder: Path
     identity: Mapping[str, Any]
     keeps_all: bool = False
+    seconds: float = 60.0
 
     def save(self, step: int, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint and remove the oldest.

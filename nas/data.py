@@ -173,6 +173,30 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     return torch.cat([chunk.round_().clamp_(0, 255).to(torch.uint8) for chunk in chunks])
 
 
+def read_image(path: Path, resolution: int, num_channels: int) -> Tensor:
+    """Read an image file as (1, num_channels, resolution, resolution) uint8: centre crop, resize.
+
+    Args:
+        path: Of any format that Pillow reads.
+        resolution: Pixels a side.
+        num_channels: 3, or 1 for grey.
+
+    Raises:
+        UserError: Absent, or not an image.
+    """
+    from PIL import Image, UnidentifiedImageError
+    from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("L" if num_channels == 1 else "RGB")
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is not an image that Pillow can read") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {_reason(error)}") from None
+    return resize(center_crop(pil_to_tensor(image), [min(image.size)])[None], resolution)
+
+
 def _fingerprint(split: Split) -> str:
     digest = hashlib.sha256()
     for tensor in (split.images, split.labels):

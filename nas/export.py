@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WEIGHTS, ARCHITECTURE, CONFIG = "model.safetensors", "architecture.json", "config.json"
+HALF_WEIGHTS = "model.fp16.safetensors"  # the same keys, float16; computed with as float32
 
 
 class Classifier(nn.Module):
@@ -57,6 +58,11 @@ class Classifier(nn.Module):
         logits: Tensor = self.network(Normalization(self.mean, self.std)(images))
         return logits
 
+    @torch.inference_mode()
+    def predict(self, images: Tensor) -> Tensor:
+        """Map pixels, as `forward` does, to (N, num_classes) probabilities."""
+        return torch.softmax(self(images), 1)
+
 
 def save_model(folder: Path, classifier: Classifier, config: Mapping[str, Any]) -> None:
     """Write the weights, `architecture.json` and `config.json`, each as a whole.
@@ -82,12 +88,15 @@ def save_model(folder: Path, classifier: Classifier, config: Mapping[str, Any]) 
     write_whole(folder / WEIGHTS, save(weights))
 
 
-def load_model(folder: Path | str, *, device: torch.device | str = "cpu") -> Classifier:
+def load_model(
+    folder: Path | str, *, device: torch.device | str = "cpu", weights: str = WEIGHTS
+) -> Classifier:
     """Load a trained network in evaluation mode, with its normalization.
 
     Args:
         folder: As `save_model` writes it: `studies/<study>/trial-42/<recipe>/seed-0`.
         device: Where it goes.
+        weights: Their file in the folder; `HALF_WEIGHTS` are those of `--export fp16`.
 
     Returns:
         A module that maps pixels to logits; its accuracy is the recorded one.
@@ -109,13 +118,13 @@ def load_model(folder: Path | str, *, device: torch.device | str = "cpu") -> Cla
             class_names=tuple(config["class_names"]),
             resolution=config["resolution"],
         )
-        classifier.load_state_dict(load_file(folder / WEIGHTS))
+        classifier.load_state_dict(load_file(folder / weights))
     except KeyError as error:
         raise UserError(
             f"{folder / CONFIG} has no {error}; it is not of a model saved here"
         ) from None
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"cannot load {folder / WEIGHTS}: {_first_line(error)}") from None
+        raise UserError(f"cannot load {folder / weights}: {_first_line(error)}") from None
     return classifier.to(device).eval()
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.batches import Batches, Normalization, derived_generator
 from nas.checkpoint import Checkpoint
+from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
 from nas.model import build_model
 from nas.training import OnStep, evaluate, start_training, train
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     from nas.checkpoint import Checkpoints
     from nas.data import Split, TrainingData
     from nas.recipe import RetrainConfig
-    from nas.training import EpochMetrics
+    from nas.training import EpochMetrics, TrainingConfig
     from nas.training_state import TrainingState
 
-CHECKPOINT_SECONDS = 60.0
 Row = dict[str, Any]  # of metrics.csv: EpochMetrics' fields, and val_accuracy where val is held out
 OnRows = Callable[[list[Row]], None]
 
@@ -92,8 +92,9 @@ def train_in_full(
     seed: int,
     checkpoints: Checkpoints,
     *,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     listener: Listener | None = None,
+    ranks: Ranks = ALONE,
+    is_compiled: bool = False,
 ) -> Trained:
     """Train `arch` by the whole recipe, from its newest checkpoint if there is one.
 
@@ -106,8 +107,9 @@ def train_in_full(
         config: The recipe.
         seed: Of initial weights, order and augmentation.
         checkpoints: Where to save, and to go on from.
-        checkpoint_seconds: Between checkpoints.
         listener: Whom to tell.
+        ranks: With several, this is the one that leads; the others `assist`.
+        is_compiled: As in `train`.
 
     Raises:
         UserError: Network and data do not fit, or a checkpoint is not of this training.
@@ -115,10 +117,9 @@ def train_in_full(
     """
     require_fit(arch, data)
     listener = listener or Listener()
-    device = data.train.labels.device
-    model = build_model(arch, generator=derived_generator("weights", seed), device=device)
-    state = start_training(model, config.training, device)
-    saver = _Saver(state, checkpoints, checkpoint_seconds)
+    training = _Training.start(arch, data, config, seed, ranks, is_compiled=is_compiled)
+    state = training.state
+    saver = _Saver(state, checkpoints)
     saver.restore(listener.on_warning)
     listener.on_rows(saver.rows)
 
@@ -126,13 +127,76 @@ def train_in_full(
         saver.save_if_due()
         listener.on_step(done, total)
 
-    augmentations = config.make_augmentations(data.normalization)
-    batches = Batches(data.train, data.normalization, config.batch_size, seed, augmentations)
-    for metrics in train(model, batches, config.training, on_step=after_step, state=state):
+    for metrics in training.epochs(after_step):
         saver.rows.append(_row(metrics, state.result, data))
         saver.save_if_due(is_last=state.epoch == config.epochs)
         listener.on_rows(saver.rows)
     return Trained(state.result.eval(), saver.rows, saver.elapsed_seconds)
+
+
+def assist(
+    arch: Architecture,
+    data: FullData,
+    config: RetrainConfig,
+    seed: int,
+    ranks: Ranks,
+    *,
+    is_compiled: bool = False,
+) -> TrainingState:
+    """Do this rank's share of a training that rank 0 leads with `train_in_full`.
+
+    Returns:
+        The last state, the same on all ranks.
+    """
+    training = _Training.start(arch, data, config, seed, ranks, is_compiled=is_compiled)
+    for _ in training.epochs(lambda _done, _total: None):
+        pass
+    return training.state
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Training:
+    """What all ranks of a training have alike."""
+
+    state: TrainingState
+    batches: Batches
+    config: TrainingConfig
+    is_compiled: bool
+
+    @classmethod
+    def start(
+        cls,
+        arch: Architecture,
+        data: FullData,
+        config: RetrainConfig,
+        seed: int,
+        ranks: Ranks,
+        *,
+        is_compiled: bool,
+    ) -> _Training:
+        device = data.train.labels.device
+        model = build_model(arch, generator=derived_generator("weights", seed), device=device)
+        model = ranks.with_shared_statistics(model, device)
+        augmentations = config.make_augmentations(data.normalization)
+        batches = Batches(
+            data.train, data.normalization, config.batch_size, seed, augmentations, ranks
+        )
+        state = start_training(model, config.training, device)
+        return cls(state, batches, config.training, is_compiled)
+
+    def epochs(self, on_step: OnStep) -> Iterator[EpochMetrics]:
+        """Train from the state of rank 0, yielding after each epoch."""
+        ranks = self.batches.ranks
+        ranks.take_state_of_leader(self.state)
+        yield from train(
+            self.state.model,
+            self.batches,
+            self.config,
+            on_step=on_step,
+            state=self.state,
+            is_compiled=self.is_compiled,
+        )
+        ranks.require_identical(self.state)
 
 
 def require_fit(arch: Architecture, data: FullData) -> None:
@@ -159,9 +223,9 @@ def _row(metrics: EpochMetrics, model: nn.Module, data: FullData) -> Row:
 class _Saver:
     """Saves a state, with the rows of its epochs, when a checkpoint is due."""
 
-    def __init__(self, state: TrainingState, checkpoints: Checkpoints, seconds: float) -> None:
+    def __init__(self, state: TrainingState, checkpoints: Checkpoints) -> None:
         self.rows: list[Row] = []
-        self._state, self._checkpoints, self._seconds = state, checkpoints, seconds
+        self._state, self._checkpoints = state, checkpoints
         self._started = self._saved = time.monotonic()
         self._elapsed_before = 0.0
 
@@ -180,8 +244,8 @@ class _Saver:
         self._elapsed_before = found.numbers["elapsed_seconds"]
 
     def save_if_due(self, *, is_last: bool = False) -> None:
-        """Save if the last one is `seconds` old, or nothing more is to come."""
-        if not is_last and time.monotonic() - self._saved < self._seconds:
+        """Save if the last one is old enough, or nothing more is to come."""
+        if not is_last and time.monotonic() - self._saved < self._checkpoints.seconds:
             return
         numbers = {
             "state": self._state.numbers(),

@@ -25,7 +25,7 @@ SHARE_OF_GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue, as torchvision
 def apply_operations(
     images: Tensor, numbers: Tensor, magnitudes: Tensor, names: Collection[str]
 ) -> Tensor:
-    """Change each image by its own operation.
+    """Change each image by its own operation; gives a tensor of its own.
 
     Args:
         images: (N, C, H, W) uint8.
@@ -33,6 +33,7 @@ def apply_operations(
         magnitudes: (N,) float32.
         names: The operations that `numbers` may hold; no others are tried.
     """
+    images = images.clone()
     first = NUMBERS[GEOMETRIC[0]]
     motions = torch.arange(first, first + len(GEOMETRIC), device=images.device)
     is_motion = numbers[:, None] == motions
@@ -47,8 +48,8 @@ def apply_operations(
 def change(images: Tensor, chosen: Tensor, operation: Operation, arguments: Tensor) -> Tensor:
     """Apply an operation with `arguments` (N, ...) to the `chosen` (N,) of images (N, C, H, W).
 
-    On the CPU only these are computed. Elsewhere their number would have to be waited for, so all
-    images are computed and these are taken.
+    On the CPU only these are computed, and changed in place. Elsewhere their number would have to
+    be waited for, so all images are computed and these are taken.
     """
     if images.device.type == "cpu":
         return change_chosen(images, chosen, operation, arguments)
@@ -58,12 +59,12 @@ def change(images: Tensor, chosen: Tensor, operation: Operation, arguments: Tens
 def change_chosen(
     images: Tensor, chosen: Tensor, operation: Operation, arguments: Tensor
 ) -> Tensor:
-    """Compute the chosen images only."""
+    """Compute the chosen images only, in place."""
     indices = chosen.nonzero().flatten()
     if not len(indices):
         return images
     changed = operation(images.index_select(0, indices), arguments.index_select(0, indices))
-    return images.index_copy(0, indices, changed)
+    return images.index_copy_(0, indices, changed)
 
 
 def change_all(images: Tensor, chosen: Tensor, operation: Operation, arguments: Tensor) -> Tensor:

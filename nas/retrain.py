@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna.study import Study
 
     from nas.data import TrainingData
@@ -31,13 +33,16 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     device: str = "auto",
     keep_checkpoints: bool = False,
     checkpoint_seconds: float = 60.0,
+    compile: bool = False,  # noqa: A002 - the flag's name
+    export: Sequence[str] = (),
     listener: RetrainListener | None = None,
     **settings: object,
 ) -> list[Retrained]:
     """Train chosen networks in full and record what they reach; the same call goes on.
 
     One network is named by `trial`, `model` or `architecture`. `top` trains the best of the study
-    with val held out, and then only the winner by mean val accuracy in full.
+    with val held out, and then only the winner by mean val accuracy in full. Under torchrun all
+    processes train together; rank 0 reads, writes and returns, the others return nothing.
 
     Args:
         trial: Number of a scored trial.
@@ -54,6 +59,8 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         device: "auto", "cpu" or "cuda".
         keep_checkpoints: Whether all checkpoints stay.
         checkpoint_seconds: Between checkpoints.
+        compile: Whether networks run through `torch.compile`.
+        export: Formats to save models in as well: "onnx", "pt2", "fp16".
         listener: Whom to tell.
         settings: Single settings in place of the recipe's, such as `epochs`.
 
@@ -63,13 +70,20 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     Raises:
         UserError: Anything asked for that cannot be done, in one line.
     """
+    from nas.assignment import follow
+    from nas.distributed import join
     from nas.errors import UserError
+    from nas.formats import require_available
     from nas.recipe import RetrainConfig
     from nas.retraining import Retraining, RetrainListener
     from nas.storage import database_failures_in_one_line
     from nas.study import study_url
     from nas.training import choose_device
 
+    ranks = join()
+    if not ranks.leads:
+        follow(ranks)
+        return []
     if seeds < 1 or (top is not None and top < 1):
         raise UserError("--seeds and --top must be at least 1")
     given = {"--trial": trial, "--top": top, "--model": model, "--architecture": architecture}
@@ -79,6 +93,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
             f"name what to train by one of {', '.join(given)}, "
             f"not by {' and '.join(named) or 'none'}"
         )
+    require_available(export)
     listener = listener or RetrainListener()
     recipe_name, config = RetrainConfig.load(recipe, **settings)
     chosen_device = choose_device(device)
@@ -106,18 +121,22 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
             keep_checkpoints,
             checkpoint_seconds,
             listener,
+            ranks,
+            compile,
+            tuple(export),
         )
 
     with database_failures_in_one_line(storage or study_url(name)):
-        if top is None:
-            return _run(retraining(is_held_out=holdout), networks, seeds)
-        compared = _run(retraining(is_held_out=True), networks, seeds)
-        winner = best_by_mean(compared)
-        listener.on_winner(winner)
-        if holdout:
-            return compared
-        chosen = [network for network in networks if network.name == winner]
-        return compared + _run(retraining(is_held_out=False), chosen, seeds)
+        retrained = _run(retraining(is_held_out=holdout or top is not None), networks, seeds)
+        if top is not None:
+            winner = best_by_mean(retrained)
+            listener.on_winner(winner)
+            if not holdout:
+                chosen = [network for network in networks if network.name == winner]
+                retrained += _run(retraining(is_held_out=False), chosen, seeds)
+    ranks.tell(None)
+    ranks.part()
+    return retrained
 
 
 def _run(work: Retraining, networks: list[Network], seeds: int) -> list[Retrained]:

@@ -13,6 +13,7 @@ from nas.checkpoint import differences, write_whole
 from nas.complexity import count_params
 from nas.errors import UserError
 from nas.export import CONFIG, read_json, save_model
+from nas.learning_curve import learning_curve_page
 from nas.sisters import report_values, resume_or_start, retrained_table, write_note
 from nas.study import fail
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from nas.architecture import Architecture
     from nas.export import Classifier
     from nas.full_training import Row
+
+METRICS, CURVE = "metrics.csv", "learning-curve.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ class RetrainRecord:
         """Write the epochs so far to `metrics.csv` and to the trial."""
         report_values(self.sister, self.trial, [row[self.curve] for row in rows])
         if rows:
-            write_whole(self.folder / "metrics.csv", _csv(rows))
+            write_whole(self.folder / METRICS, _csv(rows))
 
     def fail(self, reason: str, error: Exception) -> UserError:
         """End the trial as FAIL; gives the line for the user."""
@@ -115,7 +118,11 @@ class RetrainRecord:
         return UserError(f"{self.network.name}: {reason.replace('_', ' ')}: {detail}")
 
     def finish(
-        self, classifier: Classifier, measured: Mapping[str, Any], made_with: Mapping[str, Any]
+        self,
+        classifier: Classifier,
+        rows: list[Row],
+        measured: Mapping[str, Any],
+        made_with: Mapping[str, Any],
     ) -> int:
         """Save the model, complete the trial, then the note on its source; gives its number."""
         config = {
@@ -127,6 +134,7 @@ class RetrainRecord:
             "provenance": made_with,
         }
         save_model(self.folder, classifier, config)
+        write_whole(self.folder / CURVE, learning_curve_page(rows, self._title(measured)))
         for name, value in {**measured, "provenance": json.dumps(made_with)}.items():
             self.trial.set_user_attr(name, value)
         told = self.sister.tell(self.trial, measured["accuracy"])
@@ -135,6 +143,13 @@ class RetrainRecord:
             table = retrained_table(self.sister, source_trial)
             write_note(self.source, source_trial, "Retrained", table)
         return told.number
+
+    def _title(self, measured: Mapping[str, Any]) -> str:
+        about = self.identity
+        return (
+            f"{self.network.name} ({self.network.arch}), {about['recipe']}, seed {about['seed']}: "
+            f"{about['split']} accuracy {measured['accuracy']:.2%}"
+        )
 
 
 def _csv(rows: list[Row]) -> bytes:

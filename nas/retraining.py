@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from nas.assignment import Assignment
 from nas.checkpoint import Checkpoints, only_here
-from nas.data import load_test_data
+from nas.data import load_test_data, resize
+from nas.distributed import ALONE, Ranks, is_lost_rank
+from nas.errors import UserError
 from nas.export import WEIGHTS, Classifier
+from nas.formats import export
 from nas.full_training import FullData, Listener, require_fit, train_in_full
 from nas.provenance import provenance
 from nas.retrain_record import RetrainRecord
@@ -22,13 +26,16 @@ if TYPE_CHECKING:
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
+    from torch import Tensor
 
     from nas.data import Split, TrainingData
+    from nas.formats import Exported
     from nas.full_training import Row, Trained
     from nas.recipe import RetrainConfig
     from nas.retrain_record import Network
 
 
+NUM_EXAMPLES = 32
 MEASURED = ("accuracy", "flip_accuracy", "loss", "elapsed_seconds")
 
 
@@ -68,6 +75,7 @@ class RetrainListener:
         on_step: With (steps done, steps in all).
         on_epoch: With the row of each epoch.
         on_warning: With a line, such as a damaged checkpoint's.
+        on_export: With each model that was saved in another format.
         on_end: With what a seed reached, also one that was finished before.
         on_winner: With the name of the network that was best on val, before any is tested.
     """
@@ -76,6 +84,7 @@ class RetrainListener:
     on_step: Callable[[int, int], None] = lambda _done, _total: None
     on_epoch: Callable[[Row], None] = lambda _row: None
     on_warning: Callable[[str], None] = lambda _line: None
+    on_export: Callable[[Exported], None] = lambda _exported: None
     on_end: Callable[[Retrained], None] = lambda _retrained: None
     on_winner: Callable[[str], None] = lambda _name: None
 
@@ -97,6 +106,9 @@ class Retraining:
         keeps_checkpoints: Whether they stay.
         checkpoint_seconds: Between checkpoints.
         listener: Whom to tell.
+        ranks: The processes of each training; this is the one that leads.
+        is_compiled: As in `train`.
+        formats: Of `nas.formats.FORMATS`, in which each model is saved as well.
     """
 
     data: TrainingData
@@ -111,6 +123,9 @@ class Retraining:
     keeps_checkpoints: bool
     checkpoint_seconds: float
     listener: RetrainListener
+    ranks: Ranks = ALONE
+    is_compiled: bool = False
+    formats: tuple[str, ...] = ()
 
     @property
     def split(self) -> str:
@@ -148,6 +163,11 @@ class Retraining:
             UserError: It cannot be trained, and why.
         """
         require_fit(network.arch, self.full_data)
+        if self.config.batch_size < self.ranks.count:
+            raise UserError(
+                f"a batch of {self.config.batch_size} cannot be shared by {self.ranks.count} "
+                "processes; raise --batch-size or start fewer"
+            )
         folder = self.folder_of(network, seed)
         with only_here(folder):
             found = find_finished(self.sister, self.identity(network, seed))
@@ -156,6 +176,8 @@ class Retraining:
             else:
                 self.listener.on_start(folder, seed, self.config.epochs)
                 retrained = self._run(network, seed, folder)
+            for exported in export(folder, self.formats, self._example_images()):
+                self.listener.on_export(exported)
         self.listener.on_end(retrained)
         return retrained
 
@@ -172,7 +194,7 @@ class Retraining:
         )
         record.refuse_another()
         checkpoints = Checkpoints(
-            folder / "checkpoints", identity, keeps_all=self.keeps_checkpoints
+            folder / "checkpoints", identity, self.keeps_checkpoints, self.checkpoint_seconds
         )
         try:
             trained = self._train(network, seed, checkpoints, record)
@@ -181,11 +203,21 @@ class Retraining:
             checkpoints.remove()
             raise record.fail("diverged", error) from None
         except (RuntimeError, MemoryError) as error:
+            if is_lost_rank(error):
+                raise UserError(
+                    "a process of this training is gone; the same command goes on from the last "
+                    f"checkpoint ({' '.join(str(error).split())[:200]})"
+                ) from None
             if not is_out_of_memory(error):
                 raise
             raise record.fail("out_of_memory", error) from None
         number = record.finish(
-            self._classifier(network, trained), measured, provenance(self.device, seed=seed)
+            self._classifier(network, trained),
+            trained.rows,
+            measured,
+            provenance(
+                self.device, seed=seed, processes=self.ranks.count, compiled=self.is_compiled
+            ),
         )
         checkpoints.remove()
         return Retrained(folder, number, network.name, seed, self.split, **measured)
@@ -198,14 +230,26 @@ class Retraining:
             if rows:
                 self.listener.on_epoch(rows[-1])
 
+        assignment = Assignment(
+            network.arch.to_json(),
+            self.config.model_dump_json(),
+            seed,
+            self.data.name,
+            str(self.data_root),
+            self.is_held_out,
+            self.device,
+            self.is_compiled,
+        )
+        self.ranks.tell(assignment.to_json())
         return train_in_full(
             network.arch,
             self.full_data,
             self.config,
             seed,
             checkpoints,
-            checkpoint_seconds=self.checkpoint_seconds,
             listener=Listener(self.listener.on_step, on_rows, self.listener.on_warning),
+            ranks=self.ranks,
+            is_compiled=self.is_compiled,
         )
 
     def _classifier(self, network: Network, trained: Trained) -> Classifier:
@@ -238,6 +282,11 @@ class Retraining:
             "loss": plain.loss,
             "elapsed_seconds": round(trained.elapsed_seconds, 3),
         }
+
+    def _example_images(self) -> Tensor:
+        """Give some training images to compare exported models on; none of val or test."""
+        images = self.data.train.images[:NUM_EXAMPLES]
+        return resize(images, self.config.resolution)
 
     def _scored_split(self) -> Split:
         if self.full_data.val is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import Tensor, nn
 
@@ -91,11 +91,16 @@ class TrainingState:
         }
 
     @torch.no_grad()
+    def make_room(self, names: Collection[str]) -> None:
+        """Have all tensors of these names: momentum begins with the first step."""
+        for name, param in self.model.named_parameters():
+            if f"momentum.{name}" in names:
+                self.optimizer.state[param]["momentum_buffer"] = torch.zeros_like(param)
+
+    @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Become the state that `tensors` and `numbers` were taken of, on whatever device."""
-        for name, param in self.model.named_parameters():
-            if f"momentum.{name}" in tensors:
-                self.optimizer.state[param]["momentum_buffer"] = torch.empty_like(param)
+        self.make_room(tensors)
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
         self.scaler.load_state_dict(numbers["scaler"])

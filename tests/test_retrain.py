@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from functools import partial
@@ -170,6 +172,7 @@ def test_it_leaves_a_row_an_epoch_and_says_what_it_was_made_with(
     assert retrained.folder.absolute() == expected
     assert {path.name for path in expected.iterdir()} == {
         ".lock", "architecture.json", "config.json", "metrics.csv", "model.safetensors",
+        "learning-curve.html",
     }  # fmt: skip
     assert [(row["epoch"], row["lr"] == "0.0") for row in rows(expected)] == [
         ("0", False),
@@ -546,6 +549,7 @@ def run(*arguments: str) -> int:
         ("--model ResNet-20 --dataset nope", "known: cifar10, synthetic"),
         ("--model ResNet-20 --dataset synthetic --storage nonsense", "no database URL"),
         ("--architecture missing.json", "cannot read missing.json"),
+        ("--model ResNet-20 --export tflite", "unknown export format 'tflite'; known: onnx"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -556,6 +560,35 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in error
     assert error.count("\n") == 1
     assert not list(folder.rglob("*.db"))
+
+
+@pytest.mark.parametrize("name", ["", "--study other"])
+def test_a_file_that_is_no_database_of_optuna_is_one_line_and_stays(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (folder / "studies").mkdir()
+    path = folder / "studies" / "other.db"
+    path.write_bytes(b"not a database" * 100)
+    assert run("--trial", "0", *name.split()) == 2
+    error = capsys.readouterr().err
+    assert "other.db" in error
+    assert error.count("\n") == 1
+    assert path.read_bytes() == b"not a database" * 100
+
+
+def test_a_database_of_another_optuna_is_one_line_and_stays(
+    study: Study, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study.trials
+    path = folder / "studies" / f"{NAME}.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9'")
+        connection.execute("UPDATE version_info SET schema_version = 99")
+        connection.commit()
+    assert run("--trial", "0") == 2
+    error = capsys.readouterr().err
+    assert f"{NAME}.db" in error
+    assert error.count("\n") == 1
 
 
 def test_the_command_prints_a_line_an_epoch_and_the_mean(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -261,3 +262,15 @@ def test_other_errors_are_not_out_of_memory() -> None:
         torch.zeros(2) @ torch.zeros(3)
     assert not is_out_of_memory(caught.value)
     assert not is_out_of_memory(ValueError("can't allocate memory"))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_trains_to_the_same_but_for_rounding() -> None:
+    plain, compiled = resnet(), resnet()
+    expected = list(train(plain, tiny_batches(), CONFIG))
+    found = list(train(compiled, tiny_batches(), CONFIG, is_compiled=True))
+    assert [m.train_loss for m in found] == pytest.approx(
+        [m.train_loss for m in expected], rel=1e-4
+    )
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], tensor, rtol=1e-3, atol=1e-5)

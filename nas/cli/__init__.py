@@ -11,6 +11,7 @@ import typer
 
 from nas.cli.count import count
 from nas.cli.leaderboard import leaderboard
+from nas.cli.predict import predict
 from nas.cli.retrain import retrain
 from nas.cli.search import search
 from nas.errors import UserError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
-COMMANDS = (count, search, retrain, leaderboard)
+COMMANDS = (count, search, retrain, predict, leaderboard)
 
 
 def make_app(*commands: Callable[..., None]) -> typer.Typer:

@@ -1,0 +1,55 @@
+"""`nas predict`: the classes of image files, by a trained network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="What retrain.py left: .../strong/seed-0")],
+    images: Annotated[list[Path], typer.Argument(help="Image files")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to show of each image")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+) -> None:
+    """Classify image files by a trained network.
+
+    \b
+    nas predict studies/cifar10/ResNet26_97/strong/seed-0 cat.png dog.jpg
+    nas predict studies/cifar10/ResNet26_97/strong/seed-0 cat.png --top 3 --json
+    """
+    predictions = predict_files(folder, images, top)
+    if as_json:
+        print(json.dumps(predictions, indent=2))
+        return
+    for prediction in predictions:
+        classes = ", ".join(f"{c['class']} {c['probability']:.1%}" for c in prediction["classes"])
+        print(f"{prediction['image']}: {classes}")
+
+
+def predict_files(folder: Path, images: list[Path], top: int) -> list[dict[str, Any]]:
+    """Give each image's most probable classes, in JSON's types."""
+    import torch
+
+    from nas.data import read_image
+    from nas.export import load_model
+
+    classifier = load_model(folder)
+    side, channels = classifier.resolution, classifier.architecture.in_channels
+    pixels = torch.cat([read_image(path, side, channels) for path in images])
+    best = classifier.predict(pixels).topk(min(top, len(classifier.class_names)))
+    return [
+        {
+            "image": str(path),
+            "classes": [
+                {"class": classifier.class_names[index], "probability": probability}
+                for probability, index in zip(values, indices, strict=True)
+            ],
+        }
+        for path, values, indices in zip(
+            images, best.values.tolist(), best.indices.tolist(), strict=True
+        )
+    ]
