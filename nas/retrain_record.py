@@ -13,6 +13,7 @@ from nas.checkpoint import differences, write_whole
 from nas.complexity import count_params
 from nas.errors import UserError
 from nas.export import CONFIG, read_json, save_model
+from nas.samplers import trial_id
 from nas.sisters import report_values, resume_or_start, retrained_table, write_note
 from nas.study import fail
 
@@ -111,7 +112,7 @@ class RetrainRecord:
     def fail(self, reason: str, error: Exception) -> UserError:
         """End the trial as FAIL; gives the line for the user."""
         detail = " ".join(str(error).split())[:300]
-        fail(self.sister, self.trial, reason, detail)
+        fail(self.sister, trial_id(self.trial), reason, detail)
         return UserError(f"{self.network.name}: {reason.replace('_', ' ')}: {detail}")
 
     def finish(

@@ -14,17 +14,17 @@ NAS = ROOT / "nas"
 
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
-    ("errors", "architecture", "residual"),
+    ("errors", "architecture", "residual", "progress"),
     ("presets", "synthetic", "checkpoint", "training_state"),
-    ("space", "blocks", "data"),
+    ("space", "blocks", "data", "register"),
     ("complexity", "model", "batches", "image_ops"),
     ("zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation"),
     ("samplers", "pruner", "width_scaling", "proxy", "recipe", "export"),
     ("storage", "provenance", "budget", "full_training"),
-    ("study",),
+    ("study", "copying"),
     ("objective", "sisters"),
     ("workers", "retrain_record"),
-    ("results", "ledger", "retraining"),
+    ("results", "ledger", "retraining", "parent"),
     ("report", "doctor"),
     ("search", "retrain"),
     ("cli", "__init__"),
@@ -44,10 +44,12 @@ HOMES = {
         "sisters",
         "objective",
         "workers",
+        "parent",
+        "doctor",
     },
     "optuna_dashboard": {"sisters"},
     "safetensors": {"checkpoint", "export"},
-    "sqlalchemy": {"storage"},
+    "sqlalchemy": {"register", "storage", "copying"},
     "torchvision": {"data"},
     "plotly": {"report"},
     "pandas": {"results", "ledger", "report"},
@@ -55,7 +57,7 @@ HOMES = {
     "rich": {"cli"},
 }
 # These name Optuna's types in annotations.
-TYPES_ONLY = {"results", "retrain_record", "retraining", "search", "retrain", "cli"}
+TYPES_ONLY = {"progress", "results", "retrain_record", "retraining", "search", "retrain", "cli"}
 DISTRIBUTIONS_ONLY = {"space", "feasible"}
 
 
