@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from nas.cli.copy import backup, copy
 from nas.cli.count import count
+from nas.cli.doctor import doctor
 from nas.cli.leaderboard import leaderboard
 from nas.cli.retrain import retrain
 from nas.cli.search import search
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
-COMMANDS = (count, search, retrain, leaderboard)
+COMMANDS = (count, search, retrain, leaderboard, copy, backup, doctor)
 
 
 def make_app(*commands: Callable[..., None]) -> typer.Typer:
