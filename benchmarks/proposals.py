@@ -51,9 +51,10 @@ from nas.objective import Objective
 from nas.provenance import git_state, provenance
 from nas.proxy import ProxyConfig, ProxyData, ProxyResult
 from nas.pruner import OverBudgetPruner
+from nas.register import Register
 from nas.samplers import BudgetSampler, sampler_factory, trial_id
 from nas.space import SearchSpace, SpaceConfig, load_space
-from nas.storage import Register, open_storage, silence_optuna, sqlite_url
+from nas.storage import open_storage, silence_optuna, sqlite_url
 from nas.study import claimer, identity, open_study
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker
@@ -163,11 +164,11 @@ class TimedObjective(Objective):
 
 
 class TimedWorker(Worker):
-    """Marks when a place is reserved and the study is asked."""
+    """Marks when the study is asked for a trial."""
 
-    def _run_one(self, place: int) -> FrozenTrial:
+    def _take(self, target: int) -> Trial | None:
         TimedObjective.watch.mark("asked")
-        return super()._run_one(place)
+        return super()._take(target)
 
 
 class Side(Protocol):

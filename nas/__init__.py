@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nas.progress import Progress
 from nas.retrain import retrain
-from nas.search import Progress, search
+from nas.search import search
 
 if TYPE_CHECKING:
     from nas.export import load_model

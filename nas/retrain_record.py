@@ -14,6 +14,7 @@ from nas.complexity import count_params
 from nas.errors import UserError
 from nas.export import CONFIG, read_json, save_model
 from nas.learning_curve import learning_curve_page
+from nas.samplers import trial_id
 from nas.sisters import report_values, resume_or_start, retrained_table, write_note
 from nas.study import fail
 
@@ -114,7 +115,7 @@ class RetrainRecord:
     def fail(self, reason: str, error: Exception) -> UserError:
         """End the trial as FAIL; gives the line for the user."""
         detail = " ".join(str(error).split())[:300]
-        fail(self.sister, self.trial, reason, detail)
+        fail(self.sister, trial_id(self.trial), reason, detail)
         return UserError(f"{self.network.name}: {reason.replace('_', ' ')}: {detail}")
 
     def finish(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from nas.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,24 +23,9 @@ if TYPE_CHECKING:
     from nas.space import SearchSpace
     from nas.workers import Worker
 
+MAX_WORKERS = 1_000
+
 # `import nas` brings this module in, so what takes seconds to import is imported when it is used.
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a caller of `search` may want to hear of; each is called in the search's process.
-
-    Attributes:
-        on_start: With the study, the target and the database's URL, before the first trial.
-        on_step: With (steps done, steps in all) of the running trial.
-        on_trial_end: With every trial that ends.
-        on_end: With the study and why it ended: "complete", "timeout" or a sentence.
-    """
-
-    on_start: Callable[[Study, int, str], None] = lambda _study, _target, _url: None
-    on_step: Callable[[int, int], None] = lambda _done, _total: None
-    on_trial_end: Callable[[FrozenTrial], None] = lambda _trial: None
-    on_end: Callable[[Study, str], None] = lambda _study, _why: None
 
 
 def search(  # noqa: PLR0913 - the flags of search.py, one to one
@@ -60,6 +47,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     study: str | None = None,
     storage: str | None = None,
     device: str = "auto",
+    workers: int | None = None,
     timeout: float | None = None,
     trial_timeout: float | None = None,
     seed: int = 0,
@@ -87,6 +75,8 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
         study: Name; by default data set, space, budget and proxy.
         storage: Database URL; by default an SQLite file `studies/<study>.db`.
         device: "auto", "cpu" or "cuda".
+        workers: Processes that score trials; by default one a GPU, else one. 0 scores them in this
+            process, for debugging. On a CPU several have one thread each.
         timeout: Seconds after which no trial starts.
         trial_timeout: Seconds after which a trial ends as FAIL.
         seed: Of the proposals. The proxy's own seed is part of the proxy.
@@ -109,11 +99,13 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
 
     if trials < 1:
         raise UserError(f"--trials must be at least 1, not {trials}")
+    if workers is not None and not 0 <= workers <= MAX_WORKERS:
+        raise UserError(f"--workers is a number from 0 to {MAX_WORKERS}, not {workers}")
     progress = progress or Progress()
     deadline = None if timeout is None else time.monotonic() + timeout
     limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
     sampler_factory(sampler)  # refuse what cannot be before anything is read or written
-    chosen_device = choose_device(device)
+    devices = _devices(choose_device(device))
     changed = {
         "epochs": epochs,
         "resolution": resolution,
@@ -126,92 +118,191 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     search_space = make_space(training_data.num_classes, training_data.train.images.shape[1])
     _refuse_what_never_fits(search_space, limits, seed)
 
-    problem = _Problem(limits, search_space, training_data, config)
     name = study or _study_name(dataset, space_name, limits, proxy_name)
-    url = storage or study_url(name)
-    with database_failures_in_one_line(url):
-        worker = problem.worker(
-            url, name, sampler, seed, chosen_device, trial_timeout=trial_timeout, progress=progress
-        )
-        progress.on_start(worker.study, trials, url)
-        progress.on_end(worker.study, worker.run(trials, deadline))
-    return worker.study
+    job = Job(
+        url=storage or study_url(name),
+        study=name,
+        budget=limits,
+        space=search_space,
+        dataset=dataset,
+        data_root=data,
+        proxy=config,
+        sampler=sampler,
+        seed=seed,
+        devices=devices,
+        trial_timeout=trial_timeout,
+    )
+    num_workers = len(devices) if workers is None else workers
+    with database_failures_in_one_line(job.url):
+        opened, database = job.open()
+        progress.on_start(opened, trials, job.url)
+        why = job.run(opened, database, num_workers, trials, deadline, progress)
+        progress.on_end(opened, why)
+    return opened
+
+
+def _devices(device: str) -> tuple[str, ...]:
+    """List the devices that workers share among them."""
+    import torch
+
+    if device != "cuda":
+        return (device,)
+    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """What is searched, and by which scores."""
+class Job:
+    """A search as a value: all that a worker must know, in whatever process it is.
 
+    Attributes:
+        url: The database's.
+        study: The study's name.
+        budget: Its limits.
+        space: What is searched.
+        dataset: The data set's name.
+        data_root: Folder of its files.
+        proxy: The schedule.
+        sampler: The sampler's name.
+        seed: Of the proposals.
+        devices: As torch writes them; worker k has the k-th, counted round.
+        trial_timeout: Seconds a trial may take, or `None`.
+        num_threads: Of torch in a worker; `None` leaves them as they are.
+    """
+
+    url: str
+    study: str
     budget: Budget
     space: SearchSpace
-    data: TrainingData
+    dataset: str
+    data_root: str | Path
     proxy: ProxyConfig
+    sampler: str
+    seed: int
+    devices: tuple[str, ...]
+    trial_timeout: float | None
+    num_threads: int | None = None
 
-    def worker(
+    def open(self) -> tuple[Study, RDBStorage]:
+        """Create the study, or continue it."""
+        from nas.storage import open_storage
+
+        storage = open_storage(self.url)
+        return self._open(storage), storage
+
+    def run(
         self,
-        url: str,
-        name: str,
-        sampler: str,
-        seed: int,
-        device: str,
-        *,
-        trial_timeout: float | None,
+        study: Study,
+        storage: RDBStorage,
+        num_workers: int,
+        target: int,
+        deadline: float | None,
         progress: Progress,
-    ) -> Worker:
-        """Open the study and put the worker of this process together."""
+    ) -> str:
+        """Score trials up to the target, in worker processes unless there are 0 of them."""
+        from functools import partial
+
+        import torch
+
+        from nas.parent import Parent
+        from nas.register import Register
+
+        if num_workers == 0:
+            return self.work(target, deadline, 0, progress)
+        is_alone = num_workers == 1 or self.devices != ("cpu",)
+        job = replace(self, num_threads=torch.get_num_threads() if is_alone else 1)
+        parent = Parent(
+            partial(job.work, target, deadline),
+            num_workers,
+            study,
+            Register(storage.engine, study.user_attrs["token"]),
+            self.space,
+            progress,
+            self.trial_timeout,
+        )
+        return parent.run()
+
+    def work(self, target: int, deadline: float | None, index: int, progress: Progress) -> str:
+        """Be worker `index`, in this process, to the end; says why it ended."""
+        import torch
+
+        from nas.storage import database_failures_in_one_line, silence_optuna
+
+        if self.num_threads is not None:
+            silence_optuna()
+            torch.set_num_threads(self.num_threads)
+        with database_failures_in_one_line(self.url):
+            return self._worker(index, progress).run(target, deadline)
+
+    def _worker(self, index: int, progress: Progress) -> Worker:
+        """Open the study and put the worker together."""
         from nas.objective import Objective
         from nas.proxy import ProxyData
-        from nas.storage import Register, open_storage
+        from nas.register import Register
+        from nas.storage import open_storage
         from nas.study import claimer
         from nas.workers import Worker
 
-        storage = open_storage(url)
-        study = self._study(storage, name)
+        storage = open_storage(self.url)
+        study = self._open(storage)
         register = Register(storage.engine, study.user_attrs["token"])
         claim = claimer(storage, register)
-        study.sampler = proposer = self._proposer(sampler, seed, claim)
+        study.sampler = proposer = self._proposer(claim)
+        device = self.devices[index % len(self.devices)]
+        data = ProxyData.prepare(self._data(), self.proxy.resolution, device)
         objective = Objective(
             self.space,
             self.budget,
-            ProxyData.prepare(self.data, self.proxy.resolution, device),
+            data,
             self.proxy,
-            sampler_name=sampler,
+            sampler_name=self.sampler,
             proposer=proposer,
             claim=claim,
-            trial_timeout=trial_timeout,
-            on_step=progress.on_step,
-            seed=seed,
+            trial_timeout=self.trial_timeout,
+            on_step=lambda done, total: progress.on_step(done, total, index),
+            seed=self.seed,
         )
-        return Worker(study, storage, register, self.space, objective, progress.on_trial_end)
+        return Worker(
+            study,
+            storage,
+            register,
+            self.space,
+            objective,
+            progress.on_trial_end,
+            on_trial_start=lambda number: progress.on_trial_start(number, index),
+            on_notice=progress.on_notice,
+        )
 
-    def _study(self, storage: RDBStorage, name: str) -> Study:
+    def _data(self) -> TrainingData:
+        from nas.data import load_training_data
+
+        return load_training_data(self.dataset, self.data_root)
+
+    def _open(self, storage: RDBStorage) -> Study:
         from nas.data import SPLIT_SEED
         from nas.pruner import OverBudgetPruner
         from nas.study import identity, open_study
 
-        data = self.data
+        data = self._data()
         split = f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
         wanted = identity(data.name, data.fingerprint, split, self.budget, self.proxy)
         pruner = OverBudgetPruner(self.budget.limits(self.space))
         first = baselines(self.space, self.budget)
-        return open_study(storage, name, wanted, self.space, pruner=pruner, baselines=first)
+        return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
 
-    def _proposer(
-        self, sampler: str, seed: int, claim: Callable[[str, FrozenTrial], bool]
-    ) -> BudgetSampler:
+    def _proposer(self, claim: Callable[[str, FrozenTrial], bool]) -> BudgetSampler:
         from nas.samplers import BudgetSampler, sampler_factory
         from nas.width_scaling import WidthScaling
 
         limits = self.budget.limits(self.space)
         scaling = WidthScaling(self.space, limits)
         return BudgetSampler(
-            sampler_factory(sampler),
+            sampler_factory(self.sampler),
             self.space.distributions,
             limits,
             repair=scaling.repair,
             random_feasible=scaling.random_feasible,
             claim=lambda trial, params: claim(self.space.decode(params).arch_id, trial),
-            seed=seed,
+            seed=self.seed,
         )
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nas.architecture import Architecture
     from nas.budget import Budget
     from nas.proxy import ProxyConfig
-    from nas.storage import Register
+    from nas.register import Register
 
 ATTRIBUTES_VERSION = 1
 METRIC = "val_accuracy"
@@ -202,6 +202,25 @@ def find_study(name: str | None, url: str | None) -> Study:
     return optuna.load_study(study_name=chosen, storage=found[chosen])
 
 
+def find_sister(study: Study, kind: str) -> Study | None:
+    """Load a study's sister; `None` if it has none of this kind."""
+    storage, name = study._storage, f"{study.study_name}-{kind}"  # noqa: SLF001 - no getter
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def stored_space(study: Study) -> SearchSpace:
+    """Read the space that a study is searched in."""
+    return SearchSpace.from_dict(json.loads(study.user_attrs["space"]))
+
+
+def url_of(study: Study) -> str:
+    """Give the URL of a study's database, with its password."""
+    backend: Any = getattr(study._storage, "_backend", study._storage)  # noqa: SLF001 - no getter
+    return str(backend.url)
+
+
 def num_scored(study: Study) -> int:
     """Count the scored trials."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
@@ -254,14 +273,14 @@ def _queue_again(study: Study, trial: FrozenTrial, history: list[int]) -> None:
     )
 
 
-def fail(study: Study, trial: FrozenTrial | Trial, reason: str, detail: str = "") -> None:
-    """End a running trial as FAIL with its reason; one that ended meanwhile stays as it is."""
+def fail(study: Study, number: int, reason: str, detail: str = "") -> None:
+    """End a running trial, by its id, as FAIL; one that ended meanwhile stays as it is."""
     storage = study._storage  # noqa: SLF001 - a dead worker's trial has no `Trial` to tell
     try:
-        storage.set_trial_user_attr(trial_id(trial), "fail_reason", reason)
+        storage.set_trial_user_attr(number, "fail_reason", reason)
         if detail:
-            storage.set_trial_user_attr(trial_id(trial), "fail_detail", detail)
-        storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
+            storage.set_trial_user_attr(number, "fail_detail", detail)
+        storage.set_trial_state_values(number, TrialState.FAIL)
     except (KeyError, optuna.exceptions.UpdateFinishedTrialError):
         return
 

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from optuna import TrialPruned
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from nas.errors import UserError
+from nas.register import BEAT_SECONDS, Lookout, Place
 from nas.samplers import Exhausted, NothingFits, trial_id
-from nas.storage import DATABASE_ERRORS
+from nas.storage import DATABASE_ERRORS, was_cut_off
 from nas.study import RETRIED, TrialFailed, fail, num_scored, requeue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from optuna.storages import RDBStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
+    from nas.register import Register
     from nas.space import SearchSpace
-    from nas.storage import Register
 
-POLL_SECONDS = 1.0  # between looks while other workers hold the last places
+POLL_SECONDS = 1.0  # between looks for a place while others hold the last ones
+LOOK_SECONDS = 30.0  # between looks for trials whose worker is lost
 MAX_FAILURES = 10  # in a row, none of them an interruption: something is wrong with all networks
+MAX_CUTS = 20  # lost connections to the database that a run survives
 
 
 @dataclass
@@ -39,6 +46,8 @@ class Worker:
         space: What its parameters decode to.
         objective: Scores a trial; raises TrialPruned or TrialFailed where it cannot.
         on_trial_end: Called with every trial that ends.
+        on_trial_start: Called with the number of every trial that starts.
+        on_notice: Called with a line on what went wrong without an end to the search.
     """
 
     study: Study
@@ -47,6 +56,9 @@ class Worker:
     space: SearchSpace
     objective: Callable[[Trial], float]
     on_trial_end: Callable[[FrozenTrial], None]
+    on_trial_start: Callable[[int], None] = lambda _number: None
+    on_notice: Callable[[str], None] = lambda _line: None
+    lookout: Lookout = field(default_factory=Lookout)
 
     def run(self, target: int, deadline: float | None = None) -> str:
         """Score trials until the study has `target` scored ones.
@@ -61,25 +73,45 @@ class Worker:
         Raises:
             UserError: Nothing fits, or ten networks in a row failed.
         """
-        failures, ended = 0, None
+        with _beating(self.register):
+            for cut in itertools.count(1):
+                try:
+                    return self._run(target, deadline)
+                except DATABASE_ERRORS as error:
+                    if not was_cut_off(error) or cut == MAX_CUTS:
+                        raise
+                    self.on_notice("the connection to the database was lost; going on")
+                finally:
+                    self._let_go()
+        raise AssertionError
+
+    def _let_go(self) -> None:
+        """End the trial in flight, if there is one, however this process came to leave it."""
+        with suppress(*DATABASE_ERRORS):  # then whoever looks next finds it lost
+            release(self.study, self.register, Place.is_own, "interrupted")
+
+    def _run(self, target: int, deadline: float | None) -> str:
+        failures, looked_at = 0, -LOOK_SECONDS
         while True:
-            is_lost = reap(self.study, self.storage, self.register)
-            if ended is None or ended.state is TrialState.FAIL or is_lost:
-                requeue(self.study, self.space)
+            if time.monotonic() - looked_at >= LOOK_SECONDS:
+                look(self.study, self.register, self.space, self.lookout)
+                looked_at = time.monotonic()
             if deadline is not None and time.monotonic() > deadline:
                 return "timeout"
-            place = self.register.reserve(lambda: num_scored(self.study), target)
-            if place is None:
+            trial = self._take(target)
+            if trial is None:
                 if num_scored(self.study) >= target:
                     return "complete"
                 time.sleep(POLL_SECONDS)
                 continue
             try:
-                ended = self._run_one(place)
+                self.on_trial_start(trial.number)
+                ended = self._run_one(trial)
             except Exhausted as exhausted:
                 return str(exhausted)
-            finally:
-                self.register.leave(place)
+            if ended is None:
+                self.on_notice(f"trial {trial.number} was given to another worker; result dropped")
+                continue
             self.on_trial_end(ended)
             failures = failures + 1 if _counts_as_failure(ended) else 0
             if failures == MAX_FAILURES:
@@ -88,49 +120,93 @@ class Worker:
                     f"{_reason(ended)}; what was scored is kept"
                 )
 
-    def _run_one(self, place: int) -> FrozenTrial:
-        """Run one trial; whatever happens in it ends with it, and is recorded with it."""
-        trial = self.study.ask()
-        self.register.occupy(place, trial_id(trial))
+    def _take(self, target: int) -> Trial | None:
+        """Start a trial if scored and running ones are fewer than the target."""
+        with self.register.lock():
+            if num_scored(self.study) + self.register.num_places() >= target:
+                return None
+            trial = self.study.ask()
+            self.register.occupy(trial_id(trial))
+            return trial
+
+    def _run_one(self, trial: Trial) -> FrozenTrial | None:
+        """Run one trial; whatever happens in it ends with it, and is recorded with it.
+
+        Returns:
+            The trial as it ended; `None` if it was taken away meanwhile.
+        """
         try:
-            return self.study.tell(trial, self.objective(trial))
+            value = self.objective(trial)
+        except UpdateFinishedTrialError:
+            return self._end(trial, lambda: None)
         except TrialPruned:
-            return self.study.tell(trial, state=TrialState.PRUNED)
+            return self._end(trial, lambda: self.study.tell(trial, state=TrialState.PRUNED))
         except TrialFailed as failed:
-            fail(self.study, trial, failed.reason, failed.detail)
+            reason, detail = failed.reason, failed.detail
         except (Exhausted, NothingFits) as nothing:
-            fail(self.study, trial, "nothing_left", str(nothing))
+            self._fail(trial, "nothing_left", str(nothing))
             raise
         except DATABASE_ERRORS:
-            raise  # nothing can be recorded; the next run finds the trial lost and tries it again
-        except (KeyboardInterrupt, SystemExit):
-            fail(self.study, trial, "interrupted")
-            raise
+            raise  # nothing can be recorded
         except Exception as error:  # noqa: BLE001 - the trial boundary: one network, one trial
-            fail(self.study, trial, "error", f"{type(error).__name__}: {error}"[:500])
-        return self.storage.get_trial(trial_id(trial))
+            reason, detail = "error", f"{type(error).__name__}: {error}"[:500]
+        else:
+            return self._end(trial, lambda: self.study.tell(trial, value))
+        return self._fail(trial, reason, detail)
+
+    def _fail(self, trial: Trial, reason: str, detail: str = "") -> FrozenTrial | None:
+        return self._end(trial, lambda: fail(self.study, trial_id(trial), reason, detail))
+
+    def _end(self, trial: Trial, end: Callable[[], object]) -> FrozenTrial | None:
+        """End a trial and free its place, unless it is no longer this worker's."""
+        number = trial_id(trial)
+        with self.register.lock():
+            is_ours = self.storage.get_trial(number).state is TrialState.RUNNING
+            if is_ours:
+                end()
+            self.register.leave(number)
+        return self.storage.get_trial(number) if is_ours else None
 
 
-def reap(study: Study, storage: RDBStorage, register: Register) -> bool:
-    """End the trials of dead workers as FAIL, "lost", and free their places; tell if there were."""
-    is_lost = False
-    places = register.places()
-    for place in places:
-        if not place.is_dead():
-            continue
-        if place.trial_id is not None:
-            fail(study, storage.get_trial(place.trial_id), "lost", f"process {place.pid} is gone")
-            is_lost = True
-        register.leave(place.place)
-    live = [place for place in places if not place.is_dead()]
-    if any(place.trial_id is None for place in live):
-        return is_lost  # one of the trials below may be just about to take its place
-    held = {place.trial_id for place in live}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if trial_id(trial) not in held:
-            fail(study, trial, "lost", "no worker has it")
-            is_lost = True
-    return is_lost
+@contextmanager
+def _beating(register: Register) -> Iterator[None]:
+    """Let other hosts see that this process lives."""
+    stopped = threading.Event()
+
+    def beat() -> None:
+        while not stopped.wait(BEAT_SECONDS):
+            with suppress(*DATABASE_ERRORS):  # a database that is away has no reader either
+                register.beat()
+
+    threading.Thread(target=beat, daemon=True, name="heartbeat").start()
+    try:
+        yield
+    finally:
+        stopped.set()
+
+
+def release(
+    study: Study, register: Register, is_it: Callable[[Place], bool], reason: str, detail: str = ""
+) -> list[int]:
+    """End the trials of some places as FAIL and free the places; gives the trials' ids."""
+    with register.lock():
+        released = [place for place in register.places() if is_it(place)]
+        for place in released:
+            fail(study, place.trial_id, reason, detail)
+            register.leave(place.trial_id)
+    return [place.trial_id for place in released]
+
+
+def look(study: Study, register: Register, space: SearchSpace, lookout: Lookout) -> None:
+    """End the trials of lost workers as FAIL, "lost"; queue them and interrupted ones again."""
+    study.get_trials(deepcopy=False)  # reads a large study before the lock is held, not under it
+    release(study, register, lookout.is_lost, "lost", "its process is gone")
+    with register.lock():
+        held = {place.trial_id for place in register.places()}
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial_id(trial) not in held:
+                fail(study, trial_id(trial), "lost", "no worker has it")
+        requeue(study, space)
 
 
 def _counts_as_failure(trial: FrozenTrial) -> bool:

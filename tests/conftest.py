@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from sqlalchemy import create_engine, text
 
 import nas
+from nas.storage import sqlite_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from optuna.study import Study
+    from sqlalchemy.engine import Engine
 
 # On a busy machine an example may take any time; none of these tests is about time.
 settings.register_profile(
@@ -56,10 +61,48 @@ kernel_size = { low = 1, high = 3, step = 2 }
 
 
 @pytest.fixture
+def server() -> Iterator[Engine]:
+    """A PostgreSQL server, as one who may make databases."""
+    if not (server := os.environ.get("NAS_POSTGRES")):
+        pytest.skip("NAS_POSTGRES names no PostgreSQL server")
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def postgres_url(server: Engine) -> Iterator[str]:
+    """The URL of an empty database of that server."""
+    name = f"nas_test_{secrets.token_hex(6)}"
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield server.url.set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database: an SQLite file, and a database of a PostgreSQL server."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "s.db")
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
 def tiny(folder: Path) -> Callable[..., Study]:
     """`nas.search` with a schedule of one epoch at 8 pixels in a space of two stages."""
     (folder / "studies" / "proxies").mkdir(parents=True)
     (folder / "studies" / "proxies" / "tiny.toml").write_text(PROXY)
     (folder / "studies" / "spaces").mkdir()
     (folder / "studies" / "spaces" / "tiny.toml").write_text(SPACE)
-    return partial(nas.search, 3_000, dataset="synthetic", space="tiny", proxy="tiny", device="cpu")
+    return partial(
+        nas.search,
+        3_000,
+        dataset="synthetic",
+        space="tiny",
+        proxy="tiny",
+        device="cpu",
+        workers=0,
+    )

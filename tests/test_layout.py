@@ -14,17 +14,17 @@ NAS = ROOT / "nas"
 
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
-    ("errors", "architecture", "residual"),
+    ("errors", "architecture", "residual", "progress"),
     ("presets", "synthetic", "checkpoint", "training_state"),
-    ("space", "blocks", "data", "distributed"),
+    ("space", "blocks", "data", "distributed", "register"),
     ("complexity", "model", "batches", "image_ops"),
     ("zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation"),
     ("samplers", "pruner", "width_scaling", "proxy", "recipe", "export", "learning_curve"),
     ("storage", "provenance", "budget", "full_training", "formats"),
-    ("study",),
+    ("study", "copying"),
     ("objective", "sisters"),
     ("workers", "retrain_record", "assignment"),
-    ("results", "ledger", "retraining"),
+    ("results", "ledger", "retraining", "parent"),
     ("report", "doctor"),
     ("search", "retrain"),
     ("cli", "__init__"),
@@ -44,10 +44,12 @@ HOMES = {
         "sisters",
         "objective",
         "workers",
+        "parent",
+        "doctor",
     },
     "optuna_dashboard": {"sisters"},
     "safetensors": {"checkpoint", "export", "formats"},
-    "sqlalchemy": {"storage"},
+    "sqlalchemy": {"storage", "register", "copying"},
     "torchvision": {"data"},
     "plotly": {"report", "learning_curve"},
     "pandas": {"results", "ledger", "report"},
@@ -55,7 +57,7 @@ HOMES = {
     "rich": {"cli"},
 }
 # These name Optuna's types in annotations.
-TYPES_ONLY = {"results", "retrain_record", "retraining", "search", "retrain", "cli"}
+TYPES_ONLY = {"progress", "results", "retrain_record", "retraining", "search", "retrain", "cli"}
 DISTRIBUTIONS_ONLY = {"space", "feasible"}
 
 

@@ -56,7 +56,7 @@ def stop_at(trial: int, error: BaseException) -> Progress:
     """Raise in the middle of the trial that is the n-th to start."""
     ended: list[FrozenTrial] = []
 
-    def on_step(_done: int, _total: int) -> None:
+    def on_step(_done: int, _total: int, _worker: int) -> None:
         if len(ended) == trial:
             raise error
 
@@ -117,11 +117,12 @@ def test_a_process_killed_in_mid_trial_loses_that_trial_alone(folder: Path, tiny
     code = (
         "import nas, os, signal\n"
         "ended = []\n"
-        "def step(done, total):\n"
+        "def step(done, total, worker):\n"
         "    if len(ended) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
         "import torch; torch.set_num_threads(1)\n"
         "nas.search(3000, 4, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
-        "    study='b', progress=nas.Progress(on_step=step, on_trial_end=ended.append))\n"
+        "    study='b', workers=0,\n"
+        "    progress=nas.Progress(on_step=step, on_trial_end=ended.append))\n"
     )
     killed = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True)
     assert killed.returncode == -signal.SIGKILL

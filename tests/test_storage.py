@@ -1,15 +1,20 @@
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import text
 
 from nas.errors import UserError
-from nas.storage import Place, Register, open_storage, shown_url, sqlite_url
+from nas.storage import open_storage, shown_url, sqlite_url
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -26,63 +31,31 @@ def test_sqlite_is_in_wal_mode_and_patient(engine: Engine) -> None:
         assert connection.scalar(text("PRAGMA busy_timeout")) == 60_000
 
 
-def test_an_architecture_is_claimed_once(engine: Engine) -> None:
-    register = Register(engine, "token")
-    assert register.claim("a" * 12, 1, is_void=lambda _: False)
-    assert not register.claim("a" * 12, 2, is_void=lambda _: False)
-    assert register.claim("a" * 12, 1, is_void=lambda _: False), "its owner still has it"
-
-
-def test_a_void_claim_is_taken_over(engine: Engine) -> None:
-    register = Register(engine, "token")
-    register.claim("a" * 12, 1, is_void=lambda _: False)
-    assert register.claim("a" * 12, 2, is_void=lambda owner: owner == 1)
-    assert not register.claim("a" * 12, 3, is_void=lambda owner: owner == 1)
-
-
-def test_claims_of_two_studies_do_not_meet(engine: Engine) -> None:
-    assert Register(engine, "one").claim("a" * 12, 1, is_void=lambda _: False)
-    assert Register(engine, "two").claim("a" * 12, 1, is_void=lambda _: False)
-
-
-def test_no_place_is_given_once_scored_and_running_reach_the_target(engine: Engine) -> None:
-    register = Register(engine, "token")
-    places = [register.reserve(lambda: 3, 5) for _ in range(3)]
-    assert [place is None for place in places] == [False, False, True]
-    assert places[0] is not None
-    register.leave(places[0])
-    assert register.reserve(lambda: 3, 5) is not None
-
-
-def _reserve(url: str, count: int, results: multiprocessing.Queue[int]) -> None:
-    register = Register(open_storage(url).engine, "token")
-    results.put(sum(register.reserve(lambda: 0, 10) is not None for _ in range(count)))
-
-
-def test_processes_starting_together_on_a_fresh_database_share_the_places(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    results: multiprocessing.Queue[int] = context.Queue()
-    url = sqlite_url(tmp_path / "fresh.db")
-    processes = [context.Process(target=_reserve, args=(url, 5, results)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert sum(results.get(timeout=5) for _ in processes) == 10
-
-
-def test_a_worker_whose_process_number_was_given_out_anew_is_dead(engine: Engine) -> None:
-    register = Register(engine, "token")
-    register.reserve(lambda: 0, 1)
-    (place,) = register.places()
-    assert not place.is_dead()
-    earlier = Place(1, None, place.host, place.pid, place.process_started_at - 100)
-    assert earlier.is_dead()
-
-
-def test_a_password_is_never_shown() -> None:
-    shown = shown_url("postgresql+psycopg://me:secret@db.example/nas")
-    assert shown == "postgresql+psycopg://me:***@db.example/nas"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "postgresql+psycopg://me:secret@127.0.0.1:9/nas",
+            "postgresql+psycopg://me:***@127.0.0.1:9/nas",
+        ),
+        (
+            "postgresql+psycopg://me:sec@ret@127.0.0.1:9/nas",
+            "postgresql+psycopg://me:***@127.0.0.1:9/nas",
+        ),
+        ("postgresql+psycopg:/me:secret@127.0.0.1:9/nas", "postgresql+psycopg:***@127.0.0.1:9/nas"),
+        ("me:secret@127.0.0.1:9/nas", "me:***@127.0.0.1:9/nas"),
+        (
+            "mysql://127.0.0.1:9/nas?user=me&password=secret&x=1",
+            "mysql://127.0.0.1:9/nas?user=me&password=***&x=1",
+        ),
+        ("sqlite:///studies/a.db", "sqlite:///studies/a.db"),
+    ],
+)
+def test_a_password_is_never_shown_not_even_in_a_mistyped_url(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+    with pytest.raises(UserError) as caught:
+        open_storage(url, create=False)
+    assert "secret" not in str(caught.value)
 
 
 def _untouched(path: Path, match: str) -> None:
@@ -90,6 +63,20 @@ def _untouched(path: Path, match: str) -> None:
     with pytest.raises(UserError, match=match):
         open_storage(sqlite_url(path))
     assert path.read_bytes() == before
+
+
+@given(st.binary(min_size=1, max_size=700), st.sampled_from([b"", b"SQLite format 3\0"]))
+def test_any_bytes_in_a_files_place_are_refused_in_one_line_and_left_alone(
+    content: bytes, header: bytes
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.db"
+        path.write_bytes(header + content)
+        before = path.read_bytes()
+        with pytest.raises(UserError) as caught:
+            open_storage(sqlite_url(path))
+        assert "\n" not in str(caught.value)
+        assert path.read_bytes() == before
 
 
 def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
@@ -126,6 +113,20 @@ def test_a_truncated_database_is_one_line(tmp_path: Path) -> None:
         Path(f"{path}{extra}").unlink(missing_ok=True)
     with pytest.raises(UserError, match="cannot use sqlite:///"):
         open_storage(sqlite_url(path))
+
+
+def test_opening_a_database_again_does_not_cut_its_first_connection_off(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "a.db")
+    first = optuna.create_study(storage=open_storage(url))
+    second = optuna.load_study(study_name=first.study_name, storage=open_storage(url))
+    first.set_user_attr("mine", 1)
+    code = (
+        "import optuna, sys; from nas.storage import open_storage; s = open_storage(sys.argv[1])\n"
+        "optuna.load_study(study_name=None, storage=s).set_user_attr('theirs', 2)\n"
+        "s.engine.dispose()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, url], check=True)
+    assert first.user_attrs == second.user_attrs == {"mine": 1, "theirs": 2}
 
 
 def test_a_missing_database_is_not_made_where_it_must_exist(tmp_path: Path) -> None:

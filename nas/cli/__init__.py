@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from nas.cli.copy import backup, copy
 from nas.cli.count import count
+from nas.cli.doctor import doctor
 from nas.cli.leaderboard import leaderboard
 from nas.cli.predict import predict
 from nas.cli.retrain import retrain
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
-COMMANDS = (count, search, retrain, predict, leaderboard)
+COMMANDS = (count, search, retrain, predict, leaderboard, copy, backup, doctor)
 
 
 def make_app(*commands: Callable[..., None]) -> typer.Typer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli.parse import parse_count, parse_duration
-from nas.search import Progress
+from nas.progress import Progress
 from nas.search import search as run_search
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def search(
         str | None, typer.Option(help="Database URL; else sqlite:///studies/NAME.db")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; else one a GPU, or one. 0: in this process")
+    ] = None,
     timeout: Annotated[str | None, typer.Option(help="No trial starts after: 2h, 90m")] = None,
     trial_timeout: Annotated[str | None, typer.Option(help="A trial fails after: 10m")] = None,
     seed: Annotated[int, typer.Option(help="Of the proposals")] = 0,
@@ -78,10 +82,16 @@ def search(
         study=study,
         storage=storage,
         device=device,
+        workers=workers,
         timeout=_given(parse_duration, timeout),
         trial_timeout=_given(parse_duration, trial_timeout),
         seed=seed,
-        progress=Progress(lines.start, lines.step, lines.trial_end, lines.end),
+        progress=Progress(
+            on_start=lines.start,
+            on_trial_end=lines.trial_end,
+            on_notice=lines.notice,
+            on_end=lines.end,
+        ),
     )
 
 
@@ -108,8 +118,9 @@ class Lines:
         self._best = study.best_value if self._num_scored else 0.0
         self._say(f"study {study.study_name}: {self._num_scored} of {target} networks scored")
 
-    def step(self, _done: int, _total: int) -> None:
-        """Say nothing: a line a step is too many."""
+    def notice(self, line: str) -> None:
+        """Print what went wrong, also when asked to be quiet."""
+        print("note:", line, file=sys.stderr)
 
     def trial_end(self, trial: FrozenTrial) -> None:
         """Print a trial's number, result, size and architecture."""

@@ -1,0 +1,54 @@
+"""`nas copy` and `nas backup`: whole databases."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BACKUPS = Path("studies/backups")
+
+
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Database URL or SQLite file")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="One without studies")],
+) -> None:
+    """Copy a database: all studies, what was measured of them later, notes and claims.
+
+    \b
+    nas copy studies/cifar10-resnet-5M-standard.db postgresql+psycopg://me@db.example/nas
+    """
+    from nas.copying import copy_database
+    from nas.storage import database_failures_in_one_line, database_url, shown_url
+
+    with database_failures_in_one_line(database_url(target)):
+        rows = copy_database(database_url(source), database_url(target))
+    print(f"{_described(rows)} copied to {shown_url(database_url(target))}")
+
+
+def backup(
+    study: Annotated[str | None, typer.Argument(help="Its name, if there are several")] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL")] = None,
+    to: Annotated[Path | None, typer.Option(help="A new file; else under studies/backups")] = None,
+) -> None:
+    """Copy a study's database, also while it is searched, to a new SQLite file.
+
+    \b
+    nas backup cifar10-resnet-5M-standard
+    """
+    from nas.copying import copy_database
+    from nas.storage import database_failures_in_one_line, sqlite_url
+    from nas.study import find_study, url_of
+
+    chosen = find_study(study, storage)
+    name = f"{chosen.study_name}-{time.strftime('%Y%m%d-%H%M%S')}.db"
+    file = to or BACKUPS / name
+    with database_failures_in_one_line(sqlite_url(file)):
+        rows = copy_database(url_of(chosen), sqlite_url(file))
+    print(f"{_described(rows)} in {file}")
+
+
+def _described(rows: dict[str, int]) -> str:
+    return f"{rows['studies']} studies with {rows['trials']} trials"

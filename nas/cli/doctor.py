@@ -1,0 +1,59 @@
+"""`nas doctor`: what is wrong, and the line that mends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.errors import UserError
+
+if TYPE_CHECKING:
+    from nas.doctor import Finding
+
+EXIT_FOUND = 1
+
+
+def doctor(
+    study: Annotated[str | None, typer.Argument(help="Its name; else the installation")] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL")] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended")] = False,
+) -> None:
+    """Say what is wrong with the installation, and with a study if one is named; 1 if anything is.
+
+    \b
+    nas doctor cifar10-resnet-5M-standard --fix
+    """
+    from nas.doctor import examine_installation
+
+    findings = examine_installation(Path("studies") if Path("studies").is_dir() else Path())
+    if study is not None or storage is not None:
+        findings += _of_study(study, storage)
+    left = [finding for finding in findings if not _mended(finding, fix=fix)]
+    if left:
+        raise typer.Exit(EXIT_FOUND)
+    print("all is well")
+
+
+def _of_study(name: str | None, url: str | None) -> list[Finding]:
+    from nas.doctor import examine_study
+    from nas.register import Register
+    from nas.storage import open_storage
+    from nas.study import find_study, url_of
+
+    study = find_study(name, url)
+    if "token" not in study.user_attrs:
+        raise UserError(f"study {study.study_name!r} was not made by this tool; name another")
+    engine = open_storage(url_of(study), create=False).engine
+    return examine_study(study, Register(engine, study.user_attrs["token"]))
+
+
+def _mended(finding: Finding, *, fix: bool) -> bool:
+    """Print a finding, and mend it on request."""
+    if fix and finding.fix is not None:
+        finding.fix()
+        print(f"mended: {finding.what}")
+        return True
+    print(f"wrong: {finding.what}\n    {finding.mend}")
+    return False

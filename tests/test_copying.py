@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import io
+import json
+import threading
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from nas.cli import main
+from nas.copying import copy_database
+from nas.errors import UserError
+from nas.register import Register
+from nas.sisters import open_sister, write_note
+from nas.storage import open_storage, sqlite_url
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+
+def small_study(url: str) -> Study:
+    """A study with what a copy must keep: states, floats, queue, note, sister, claims."""
+    storage = open_storage(url)
+    study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    study.set_user_attr("token", "t" * 32)
+    for value in (0.1 + 0.2, 1e-300):
+        trial = study.ask({"width_1": optuna.distributions.IntDistribution(1, 64)})
+        trial.set_user_attr("draws", {"base": 1, "over": 2})
+        trial.report(value / 3, 7)
+        study.tell(trial, value)
+    study.tell(study.ask(), state=TrialState.FAIL)
+    study.ask()
+    study.enqueue_trial({"width_1": 9})
+    register = Register(storage.engine, "t" * 32)
+    register.claim("a" * 12, 1, is_void=lambda _: False)
+    register.occupy(4)
+    sister = open_sister(storage, "s", "retrain")
+    sister.add_trial(optuna.trial.create_trial(value=0.97, user_attrs={"source_trial": 0}))
+    write_note(study, 0, "Retrained", "97 %")
+    return study
+
+
+def content(url: str) -> str:
+    """All that Optuna and the register know of a database, as text."""
+    storage = open_storage(url, create=False)
+    studies = []
+    for name in sorted(optuna.get_all_study_names(storage)):
+        study = optuna.load_study(study_name=name, storage=storage)
+        trials = [{key: str(value) for key, value in vars(trial).items()} for trial in study.trials]
+        studies.append(
+            [name, study.user_attrs, study._storage.get_study_system_attrs(study._study_id), trials]
+        )
+    claims = Register(storage.engine, "t" * 32).claims()
+    storage.engine.dispose()
+    return json.dumps([studies, claims], default=str, indent=1)
+
+
+def test_a_copy_has_all_of_it_and_goes_on_from_there(tmp_path: Path, url: str) -> None:
+    source, target = sqlite_url(tmp_path / "a.db"), url
+    small_study(source)
+    before = content(source)
+    rows = copy_database(source, target)
+    assert (rows["studies"], rows["trials"]) == (2, 6)
+    assert content(target) == before == content(source)
+    copied = optuna.load_study(study_name="s", storage=open_storage(target))
+    assert Register(open_storage(target).engine, "t" * 32).num_places() == 0
+    assert copied.ask().number == 4, "what was queued is next"
+    assert copied.ask().number == 5
+
+
+@pytest.mark.postgres
+def test_a_study_comes_back_from_a_server_unchanged(tmp_path: Path, postgres_url: str) -> None:
+    source, target = sqlite_url(tmp_path / "a.db"), sqlite_url(tmp_path / "b.db")
+    small_study(source)
+    copy_database(source, postgres_url)
+    copy_database(postgres_url, target)
+    assert content(target) == content(source)
+
+
+def test_a_backup_in_mid_search_holds_the_trials_of_one_moment(tmp_path: Path) -> None:
+    source = sqlite_url(tmp_path / "a.db")
+    study = small_study(source)
+    stop = threading.Event()
+
+    def search() -> None:
+        own = optuna.load_study(study_name="s", storage=open_storage(source))
+        while not stop.is_set():
+            trial = own.ask()
+            trial.set_user_attr("last", "written")
+            own.tell(trial, 1.0)
+
+    searching = threading.Thread(target=search)
+    searching.start()
+    for number in range(3):
+        target = sqlite_url(tmp_path / f"b{number}.db")
+        copy_database(source, target)
+        copied = optuna.load_study(study_name="s", storage=open_storage(target)).trials
+        assert [trial.number for trial in copied] == list(range(len(copied)))
+        complete = [trial for trial in copied[5:] if trial.state is TrialState.COMPLETE]
+        assert all("last" in trial.user_attrs for trial in complete)
+    stop.set()
+    searching.join()
+    assert len(study.trials) > 5
+
+
+TYPED = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=20)
+
+
+@pytest.mark.usefixtures("folder")
+@given(st.sampled_from(["copy", "backup", "doctor", "leaderboard"]), st.lists(TYPED, max_size=3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+def test_whatever_is_typed_is_answered_in_one_line(command: str, typed: list[str]) -> None:
+    said = io.StringIO()
+    with pytest.raises(SystemExit) as left, redirect_stderr(said), redirect_stdout(io.StringIO()):
+        main([command, *typed])
+    assert left.value.code in (0, 1, 2)
+    if left.value.code == 2:
+        assert said.getvalue().startswith("error: ")
+        assert said.getvalue().count("\n") == 1
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    source, target = sqlite_url(tmp_path / "a.db"), tmp_path / "b.db"
+    small_study(source)
+    target.write_text("mine")
+    with pytest.raises(UserError, match=r"b\.db exists; name a new file"):
+        copy_database(source, sqlite_url(target))
+    with pytest.raises(UserError, match="into itself"):
+        copy_database(source, source)
+    assert target.read_text() == "mine"
+
+
+def test_the_commands_say_what_they_did(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_study(sqlite_url(Path("studies") / "s.db"))
+    for arguments, said in (
+        (["copy", "studies/s.db", "b.db"], "2 studies with 6 trials copied to sqlite:///b.db"),
+        (["backup", "s", "--to", "c.db"], "2 studies with 6 trials in c.db"),
+        (["backup"], "2 studies with 6 trials in studies/backups/s-"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert not left.value.code
+        assert said in capsys.readouterr().out
+    assert content(sqlite_url(folder / "b.db")) == content(sqlite_url(folder / "c.db"))

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from optuna.trial import TrialState
+
+from nas.cli import main
+from nas.doctor import LEAST_FREE_BYTES, examine_installation, examine_study
+from nas.register import Register
+from nas.sisters import open_sister, resume_or_start
+from nas.storage import open_storage
+from nas.study import url_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from optuna.study import Study
+
+NAME = "synthetic-tiny-3k-tiny"
+
+
+def register_of(study: Study) -> Register:
+    return Register(open_storage(url_of(study)).engine, study.user_attrs["token"])
+
+
+def doctor(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", *arguments])
+    return int(left.value.code or 0)
+
+
+def test_a_study_in_order_has_no_findings(tiny: Callable[..., Study]) -> None:
+    study = tiny(2)
+    assert examine_study(study, register_of(study)) == []
+
+
+def test_stale_trials_void_and_missing_claims_are_found_and_mended(
+    tiny: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tiny(2)
+    register = register_of(study)
+    stale = study.ask()
+    register.claim("f" * 12, 99, is_void=lambda _: False)
+    register.drop_claims([study.trials[0].user_attrs["arch_id"]])
+    doctor(NAME)
+    said = capsys.readouterr().out
+    assert f"trials running without a worker: {stale.number}" in said
+    assert "1 claims of networks are void" in said
+    assert "1 scored networks are not claimed" in said
+    assert study.trials[stale.number].state is TrialState.RUNNING, "nothing is mended unasked"
+    doctor(NAME, "--fix")
+    assert capsys.readouterr().out.count("mended:") == 3
+    assert examine_study(study, register) == []
+    assert study.trials[stale.number].user_attrs["fail_reason"] == "lost"
+    assert set(register.claims()) == {trial.user_attrs["arch_id"] for trial in study.trials[:2]}
+
+
+def test_an_interrupted_retraining_is_named_with_the_way_to_go_on(
+    tiny: Callable[..., Study],
+) -> None:
+    study = tiny(1)
+    sister = open_sister(study._storage, study.study_name, "retrain")
+    resume_or_start(sister, {"network": "trial-0", "seed": 3})
+    (finding,) = examine_study(study, register_of(study))
+    assert "the retraining of trial-0, seed 3, is running, or was interrupted" in finding.what
+
+
+def test_attributes_of_another_version_are_named_and_nothing_else_is_looked_at(
+    tiny: Callable[..., Study],
+) -> None:
+    study = tiny(1)
+    study.ask()
+    study.set_user_attr("attributes_version", 99)
+    (finding,) = examine_study(study, register_of(study))
+    assert finding.what.startswith("its attributes are of version 99")
+
+
+def test_another_schema_of_optuna_is_one_line(
+    tiny: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny(1)
+    connection = sqlite3.connect(Path("studies") / f"{NAME}.db")
+    connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+    connection.commit()
+    connection.close()
+    assert doctor(NAME) == 2
+    error = capsys.readouterr().err
+    assert "was written by another version of Optuna" in error
+    assert error.count("\n") == 1
+
+
+def test_a_disk_that_is_nearly_full_is_found(tmp_path: Path) -> None:
+    import shutil
+
+    findings = [finding.what for finding in examine_installation(tmp_path)]
+    is_full = shutil.disk_usage(tmp_path).free < LEAST_FREE_BYTES
+    assert any("GB left" in what for what in findings) is is_full
+
+
+def test_this_torch_and_torchvision_match() -> None:
+    assert not [f for f in examine_installation() if "was built for torch" in f.what]

@@ -1,0 +1,377 @@
+"""Worker processes: real ones, killed, hung and starved, on objectives that take no time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy import make_url, text
+
+from nas import Progress, parent
+from nas.budget import Budget
+from nas.complexity import count_params
+from nas.errors import UserError
+from nas.parent import Parent
+from nas.register import Register
+from nas.samplers import BudgetSampler, sampler_factory, trial_id
+from nas.space import SearchSpace, SpaceConfig
+from nas.storage import open_storage, sqlite_url
+from nas.study import claimer
+from nas.width_scaling import WidthScaling
+from nas.workers import Worker, look
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial
+    from sqlalchemy.engine import Engine
+
+BUDGET = Budget(3_000)
+KERNELS = {"low": 1, "high": 3, "step": 2}
+STAGE = {"depth": {"low": 1, "high": 3}, "width": {"low": 2, "high": 16}, "kernel_size": KERNELS}
+SPACE = SearchSpace.from_config(
+    SpaceConfig.model_validate({"num_stages": 2, "stage": STAGE}), max_params=3_000
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Workers whose objective is a formula, or does what `faults` says of a trial's number."""
+
+    url: str
+    target: int
+    faults: dict[int, str] = field(default_factory=dict)
+
+    def open(self) -> tuple[Study, Register]:
+        storage = open_storage(self.url)
+        study = optuna.create_study(
+            storage=storage, study_name="s", direction="maximize", load_if_exists=True
+        )
+        return study, Register(storage.engine, "token")
+
+    def work(self, index: int, progress: Progress) -> str:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        storage = open_storage(self.url)
+        study = optuna.load_study(storage=storage, study_name="s")
+        register = Register(storage.engine, "token")
+        claim, limits = claimer(storage, register), BUDGET.limits(SPACE)
+        scaling = WidthScaling(SPACE, limits)
+        study.sampler = BudgetSampler(
+            sampler_factory("random"),
+            SPACE.distributions,
+            limits,
+            repair=scaling.repair,
+            random_feasible=scaling.random_feasible,
+            claim=lambda trial, params: claim(SPACE.decode(params).arch_id, trial),
+            seed=0,
+        )
+        return Worker(
+            study,
+            storage,
+            register,
+            SPACE,
+            partial(self.score, study),
+            progress.on_trial_end,
+            on_trial_start=lambda number: progress.on_trial_start(number, index),
+            on_notice=progress.on_notice,
+        ).run(self.target)
+
+    def score(self, study: Study, trial: Trial) -> float:
+        for name, dist in SPACE.distributions.items():
+            trial.suggest_int(name, dist.low, dist.high, step=dist.step)
+        arch = SPACE.decode(trial.params)
+        trial.set_user_attr("arch_id", arch.arch_id)
+        trial.set_user_attr("num_params", count_params(arch))
+        fault = self.faults.get(trial.number)
+        if fault == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "hangs":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(1_000)
+        if fault == "taken":
+            study._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
+        if fault == "leaves":
+            os._exit(7)
+        return formula(arch.arch_id)
+
+
+def formula(arch_id: str) -> float:
+    return int(arch_id, 16) % 1_000 / 1_000
+
+
+@dataclass
+class Heard:
+    """What a parent told."""
+
+    ended: list[FrozenTrial] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    started: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(
+            on_trial_start=lambda number, worker: self.started.append((number, worker)),
+            on_trial_end=self.ended.append,
+            on_notice=self.notices.append,
+        )
+
+
+def run(job: Job, workers: int, heard: Heard, timeout: float | None = None) -> Study:
+    study, register = job.open()
+    assert Parent(job.work, workers, study, register, SPACE, heard.progress, timeout).run()
+    assert register.num_places() == 0, "no place is left behind"
+    return study
+
+
+def check(study: Study, target: int) -> None:
+    """Exactly the target, none twice, none outside the window, every record recomputed."""
+    scored = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
+    assert len(scored) == target
+    archs = [SPACE.decode(trial.params) for trial in scored]
+    assert len(set(archs)) == target
+    for trial, arch in zip(scored, archs, strict=True):
+        assert BUDGET.admits(arch)
+        assert trial.user_attrs == {"arch_id": arch.arch_id, "num_params": count_params(arch)}
+        assert trial.value == formula(arch.arch_id)
+
+
+def test_workers_together_score_the_target_each_network_once(url: str) -> None:
+    heard = Heard()
+    check(run(Job(url, 40), 3, heard), 40)
+    assert len(heard.ended) == len(heard.started) == 40
+    assert heard.notices == []
+
+
+def test_a_killed_workers_network_is_tried_again_by_another_worker(url: str) -> None:
+    heard = Heard()
+    study = run(Job(url, 8, {2: "killed", 5: "leaves"}), 2, heard)
+    check(study, 8)
+    failed = [trial for trial in study.trials if trial.state is TrialState.FAIL]
+    assert [trial.user_attrs["fail_reason"] for trial in failed] == ["lost", "lost"]
+    details = {trial.user_attrs["fail_detail"] for trial in failed}
+    assert details == {
+        "its process was ended by SIGKILL (out of memory?)",
+        "its process ended with code 7",
+    }
+    scored = {tuple(t.params.items()) for t in study.trials if t.state is TrialState.COMPLETE}
+    assert {tuple(trial.params.items()) for trial in failed} <= scored
+    assert len(heard.notices) == 2
+
+
+def test_workers_killed_again_and_again_lose_double_and_invent_nothing(url: str) -> None:
+    job = Job(url, 30)
+    study, register = job.open()
+    heard = Heard()
+
+    def on_trial_start(number: int, _worker: int) -> None:
+        places = register.places()
+        if number % 8 == 7 and places:
+            os.kill(places[-1].pid, signal.SIGKILL)
+
+    progress = Progress(on_trial_start=on_trial_start, on_notice=heard.notices.append)
+    Parent(job.work, 3, study, register, SPACE, progress).run()
+    check(study, 30)
+    assert heard.notices
+    assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.FAIL}
+    assert register.num_places() == 0
+
+
+def test_a_database_that_another_program_locks_for_a_while_is_waited_for(tmp_path: Path) -> None:
+    job, heard = Job(sqlite_url(tmp_path / "s.db"), 12), Heard()
+
+    def lock() -> None:
+        with closing(sqlite3.connect(tmp_path / "s.db", timeout=60)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            locked.set()
+            threading.Event().wait(3.0)
+
+    def on_trial_start(number: int, _worker: int) -> None:
+        if number == 4:
+            locking.start()
+            locked.wait()
+
+    locked, locking = threading.Event(), threading.Thread(target=lock)
+    study, register = job.open()
+    progress = Progress(on_trial_start=on_trial_start, on_notice=heard.notices.append)
+    Parent(job.work, 2, study, register, SPACE, progress).run()
+    locking.join()
+    check(study, 12)
+    assert heard.notices == []
+
+
+def test_a_network_that_kills_its_process_every_time_is_given_up(url: str) -> None:
+    study = run(Job(url, 6, {2: "killed", 3: "killed", 4: "killed", 5: "killed"}), 1, Heard())
+    check(study, 6)
+    failed = [trial for trial in study.trials if trial.state is TrialState.FAIL]
+    assert [trial.number for trial in failed] == [2, 3, 4, 5]
+    assert len({tuple(trial.params.items()) for trial in failed}) == 1
+
+
+def test_workers_that_all_die_end_the_search_with_a_line(url: str) -> None:
+    with pytest.raises(UserError, match="10 worker processes in a row died.*SIGKILL"):
+        run(Job(url, 1, dict.fromkeys(range(20), "killed")), 1, Heard())
+
+
+def test_a_worker_that_hangs_is_killed_and_its_trial_is_over(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parent, "KILL_AFTER_SECONDS", 0.5)
+    study = run(Job(url, 5, {1: "hangs"}), 1, Heard(), timeout=1.0)
+    check(study, 5)
+    (failed,) = [trial for trial in study.trials if trial.state is TrialState.FAIL]
+    assert failed.number == 1
+    assert failed.user_attrs["fail_reason"] == "timeout"
+
+
+def test_a_worker_whose_trial_was_taken_drops_the_result_with_a_line(url: str) -> None:
+    heard = Heard()
+    study = run(Job(url, 4, {1: "taken"}), 1, heard)
+    assert study.trials[1].state is TrialState.FAIL
+    assert study.trials[1].values is None
+    assert heard.notices == ["trial 1 was given to another worker; result dropped"]
+    assert len([t for t in study.trials if t.state is TrialState.COMPLETE]) == 4
+
+
+def test_an_interrupted_parent_leaves_no_process_and_no_running_trial(url: str) -> None:
+    job = Job(url, 50, dict.fromkeys(range(10, 60), "hangs"))
+    study, register = job.open()
+    workers: list[int] = []
+
+    def on_start(number: int, _worker: int) -> None:
+        if number == 11:
+            workers.extend(place.pid for place in register.places())
+            raise KeyboardInterrupt
+
+    progress = Progress(on_trial_start=on_start)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parent, "STOP_SECONDS", 0.5)  # these workers do not listen
+        with pytest.raises(KeyboardInterrupt):
+            Parent(job.work, 2, study, register, SPACE, progress).run()
+    assert not [pid for pid in workers if alive(pid)]
+    reasons = [t.user_attrs["fail_reason"] for t in study.trials if t.state is TrialState.FAIL]
+    assert reasons == ["interrupted", "interrupted"]
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE, TrialState.FAIL}
+    assert register.num_places() == 0
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_what_several_workers_find_lost_is_queued_once(url: str) -> None:
+    job = Job(url, 1)
+    study, register = job.open()
+    lost = study.ask(SPACE.distributions)
+    lookout = parent.Lookout()
+    for _ in range(3):
+        look(study, register, SPACE, lookout)
+    assert study.trials[0].user_attrs["fail_reason"] == "lost"
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+    assert study.trials[1].params == lost.params
+
+
+@pytest.mark.postgres
+def test_a_database_that_goes_away_for_a_while_costs_no_score(
+    server: Engine, postgres_url: str
+) -> None:
+    job, heard, name = Job(postgres_url, 30), Heard(), make_url(postgres_url).database
+
+    def allow(*, is_allowed: bool) -> None:
+        with server.connect() as connection:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {is_allowed}"))
+            connection.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :n"),
+                {"n": name},
+            )
+
+    def on_trial_start(number: int, _worker: int) -> None:
+        if number == 10:
+            allow(is_allowed=False)
+            threading.Timer(3.0, allow, kwargs={"is_allowed": True}).start()
+
+    study, register = job.open()
+    progress = Progress(on_trial_start=on_trial_start, on_trial_end=heard.ended.append)
+    Parent(job.work, 2, study, register, SPACE, progress).run()
+    check(study, 30)
+    assert register.num_places() == 0
+
+
+def test_one_worker_process_gives_the_study_of_no_worker_process_to_the_last_bit(
+    tiny: Callable[..., Study],
+) -> None:
+    inside, outside = tiny(3, study="a", workers=0), tiny(3, study="b", workers=1)
+    for one, two in zip(inside.trials, outside.trials, strict=True):
+        assert (one.params, one.values) == (two.params, two.values)
+        left, right = dict(one.user_attrs), dict(two.user_attrs)
+        assert left.pop("elapsed_seconds") > 0
+        assert right.pop("elapsed_seconds") > 0
+        assert left == right
+
+
+def test_a_script_without_a_guard_may_search(folder: Path, tiny: Callable[..., Study]) -> None:
+    (folder / "mine.py").write_text(
+        "import nas, torch; torch.set_num_threads(1); print('once')\n"
+        "nas.search(3000, 2, dataset='synthetic', space='tiny', proxy='tiny', device='cpu')\n"
+    )
+    done = subprocess.run([sys.executable, "mine.py"], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "once\n"), done.stderr
+    assert len(tiny(2).trials) == 2
+
+
+def test_ctrl_c_stops_a_search_and_its_workers_and_the_same_command_goes_on(
+    folder: Path, tiny: Callable[..., Study]
+) -> None:
+    flags = "--budget 3k --trials 400 --dataset synthetic --space tiny --proxy tiny --workers 2"
+    command = [sys.executable, "-m", "nas", "search", *flags.split(), "--device", "cpu"]
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "[3/400]" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error == "interrupted; the same command goes on from here\n"
+    study = tiny(3, study="synthetic-tiny-3k-tiny")
+    assert {t.state for t in study.trials} <= {
+        TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING,
+    }  # fmt: skip
+    reasons = {t.user_attrs["fail_reason"] for t in study.trials if t.state is TrialState.FAIL}
+    assert reasons <= {"interrupted"}
+
+
+def test_a_worker_whose_parent_is_killed_stops_by_itself(
+    folder: Path, tiny: Callable[..., Study]
+) -> None:
+    code = (
+        "import nas, os, signal, torch; torch.set_num_threads(1)\n"
+        "def end(trial): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "nas.search(3000, 40, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
+        "    study='b', progress=nas.Progress(on_trial_end=end))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    study = tiny(5, study="b")
+    scored = [t for t in study.trials if t.state is TrialState.COMPLETE]
+    assert len(scored) == len({t.user_attrs["arch_id"] for t in scored}) == 5
