@@ -16,7 +16,7 @@ NAS = ROOT / "nas"
 ROWS = (
     ("errors", "architecture", "residual"),
     ("presets", "synthetic", "checkpoint", "training_state"),
-    ("space", "blocks", "data"),
+    ("space", "blocks", "data", "encoding", "gaussian_process"),
     ("complexity", "model", "batches", "image_ops"),
     ("zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation"),
     ("samplers", "pruner", "width_scaling", "proxy", "recipe", "export"),
@@ -35,6 +35,7 @@ ROW_OF = {name: index for index, row in enumerate(ROWS) for name in row}
 HOMES = {
     "optuna": {
         "space",
+        "encoding",
         "feasible",
         "study_view",
         "samplers",
@@ -55,8 +56,8 @@ HOMES = {
     "rich": {"cli"},
 }
 # These name Optuna's types in annotations.
-TYPES_ONLY = {"results", "retrain_record", "retraining", "search", "retrain", "cli"}
-DISTRIBUTIONS_ONLY = {"space", "feasible"}
+TYPES_ONLY = {"surrogate", "results", "retrain_record", "retraining", "search", "retrain", "cli"}
+DISTRIBUTIONS_ONLY = {"space", "encoding", "feasible"}
 
 
 def modules() -> list[Path]:
