@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 10  # below, there is no model
 TRUSTED = 0.5  # share of the variance of unseen values that a trusted model predicts
+BINS = 6
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Estimates:
         mean: (N,) posterior means.
         std: (N,) posterior standard deviations.
         cv_error: Root mean square error of the model for values it has not seen (leave-one-out).
-        trust: Share of the variance of unseen values that the model predicts, less one standard
-            error, in [0, 1]. A mean is the model's, plus the share `1 - trust` of what the model
-            left unexplained of the value.
+        trust: Share of the variance of unseen values that the model predicts, in [0, 1], cautious
+            by one standard error and corrected for a search's gathering at the top. A mean is the
+            model's, plus the share `(1 - trust)**2` of what it left unexplained of the value.
     """
 
     mean: Array
@@ -74,12 +75,29 @@ def estimate(features: Array, values: Array) -> Estimates:
         return Estimates(values, np.full_like(values, spread), spread, 0.0)
     model = GaussianProcess(features, values)
     mean, std = model.predict(features)
-    cv_error = math.sqrt((model.residuals**2).mean())
-    spread *= math.sqrt(len(values) / (len(values) - 1))  # of what the mean of the others leaves
-    luck = 1 + math.sqrt(2 / len(values))  # one standard error of a mean of squares
-    trust = max(0.0, 1 - luck * (cv_error / spread) ** 2)
-    left = (1 - trust) * (values - mean)
-    return Estimates(mean + left, np.hypot(std, (1 - trust) * cv_error), cv_error, trust)
+    unseen = model.targets - model.residuals
+    trust = _share_predicted(unseen, model.targets)
+    left = (1 - trust) ** 2
+    mean = mean + left * (model.targets - mean)
+    std = np.hypot(std, left * math.sqrt((model.residuals**2).mean()))
+    warping = model.warping
+    cv_error = math.sqrt(((values - warping.inverse(unseen)) ** 2).mean())
+    return Estimates(warping.inverse(mean), std * warping.inverse_slope(mean), cv_error, trust)
+
+
+def _share_predicted(predicted: Array, values: Array) -> float:
+    """Give the share of the values' variance that is predicted, less one standard error, >= 0.
+
+    As if the rows were spread evenly over the predictions: a search gathers them at the top, where
+    hardly anything is left to predict.
+    """
+    counts, edges = np.histogram(predicted, bins=BINS)
+    weights = 1 / counts[np.clip(np.digitize(predicted, edges) - 1, 0, BINS - 1)]
+    weights /= weights.sum()
+    error = float(weights @ (values - predicted) ** 2)
+    variance = float(weights @ (values - weights @ values) ** 2)
+    luck = 1 + math.sqrt(2 * float(weights @ weights))
+    return max(0.0, 1 - luck * error / max(variance, 1e-300))
 
 
 def recommend(

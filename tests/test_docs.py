@@ -5,12 +5,17 @@ from __future__ import annotations
 import doctest
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.main import get_command
 
+import nas.budget_sampler
 import nas.samplers
 from nas.cli import COMMANDS, make_app
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -38,6 +43,7 @@ def test_every_flag_the_readme_names_exists() -> None:
     assert named <= known
 
 
-def test_the_doctests_of_the_sampler_hold() -> None:
-    assert doctest.testmod(nas.samplers).attempted > 0
-    assert doctest.testmod(nas.samplers).failed == 0
+@pytest.mark.parametrize("module", [nas.samplers, nas.budget_sampler])
+def test_the_doctests_of_the_samplers_hold(module: ModuleType) -> None:
+    assert doctest.testmod(module).attempted > 0
+    assert doctest.testmod(module).failed == 0
