@@ -1,7 +1,7 @@
 """How good a network a search names, on tables in which every network was really trained.
 
     python benchmarks/search_quality.py run --tables DIR [--strategies default tpe] [--workers 2]
-    python benchmarks/search_quality.py report
+    python benchmarks/search_quality.py report [--figure FILE.html]
 
 A cell is a table and a cap: networks with at most as many parameters as the table's 10, 25, 50 or
 100 % quantile. A trial reads the score of one network under the cap. After n trials a strategy
@@ -33,7 +33,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 import pandas as pd
+import plotly.colors
+import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution, IntDistribution
+from plotly.subplots import make_subplots
 
 from nas.samplers import Limit, make_sampler
 from nas.surrogate import recommend
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     Naming = Callable[["Cell", list[int], list[float]], int]  # of the rows tried, by their scores
 
 RESULTS = Path("benchmarks/results/search_quality.csv")
+FIGURE = Path("benchmarks/results/search_quality.html")
+MAIN = ("channel_bench_mobilenet", "nas_bench_201")  # the tables of the eight cells
 CAPS = (0.1, 0.25, 0.5, 1.0)
 AFTER = (25, 50, 100, 200)  # trials
 MAX_ASKS = 600  # of a strategy that spends trials on networks over the cap
@@ -406,6 +411,7 @@ STRATEGIES: dict[str, tuple[Search, Naming]] = {
 # Repetitions
 
 
+PAIR = ["table", "cap", "repetition"]
 KEYS = ("table", "cap", "strategy", "repetition")
 MEASURES = ("regret", "unseen")
 COLUMNS = (*KEYS, *(f"{name}_{after}" for name in MEASURES for after in AFTER), "cpu_seconds")
@@ -482,6 +488,82 @@ def _append(path: Path, row: dict[str, Any]) -> None:
         writer.writerow(row)
 
 
+def report(arguments: argparse.Namespace) -> None:
+    """Print the tables of the write-up and draw the figure."""
+    frame = pd.read_csv(arguments.out)
+    main_cells = frame[frame["table"].isin(MAIN)]
+    print(f"{len(frame)} repetitions; regret in points, mean of the cells that all have\n")
+    print(markdown(overview(main_cells)))
+    for (table, cap), cell in frame.groupby(["table", "cap"]):
+        print(f"\n{table}, cap at the {cap:.0%} quantile\n")
+        print(markdown(overview(cell)))
+    arguments.figure.write_text(figure(main_cells), encoding="utf-8")
+
+
+def overview(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give each strategy's mean regret, and what ours has less with its standard error.
+
+    A difference is of a pair: the same table, cap and repetition. Strategies that have fewer
+    repetitions than ours are compared on those they have; their row says how many.
+    """
+    ours = frame[frame["strategy"] == "default"].set_index(PAIR)
+    rows = []
+    for name in [name for name in STRATEGIES if name in set(frame["strategy"])]:
+        theirs = frame[frame["strategy"] == name].set_index(PAIR)
+        both = theirs.index.intersection(ours.index)
+        row: dict[str, object] = {"strategy": name, "pairs": len(both)}
+        for after in AFTER:
+            regrets = theirs.loc[both, f"regret_{after}"]
+            mean_regret = paired(regrets)[0]
+            row[f"{after}"] = f"{mean_regret:.3f}"
+            if name != "default":
+                mean, error = paired(regrets - ours.loc[both, f"regret_{after}"])
+                row[f"{after}"] = f"{mean_regret:.3f} ({mean:+.3f} ± {error:.3f})"
+        row["unseen, 200"] = f"{theirs.loc[both, 'unseen_200'].mean():.2f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def paired(differences: pd.Series) -> tuple[float, float]:
+    """Give the mean of differences and its standard error, each cell counting alike."""
+    cells = differences.groupby(level=["table", "cap"])
+    variances = cells.var(ddof=1) / cells.count()
+    return float(cells.mean().mean()), math.sqrt(float(variances.sum())) / len(cells)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Write a frame as a table of Markdown."""
+    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def figure(frame: pd.DataFrame) -> str:
+    """Draw mean regret against trials, a panel a cell, as a page of HTML."""
+    cells = sorted(set(zip(frame["table"], frame["cap"], strict=True)))
+    titles = [f"{table}, {cap:.0%}" for table, cap in cells]
+    shown = make_subplots(rows=len(MAIN), cols=len(CAPS), subplot_titles=titles)
+    colors = dict(zip(STRATEGIES, itertools.cycle(plotly.colors.qualitative.Dark24)))
+    for place, (table, cap) in enumerate(cells):
+        cell = frame[(frame["table"] == table) & (frame["cap"] == cap)]
+        for name in [name for name in STRATEGIES if name in set(cell["strategy"])]:
+            regrets = cell.loc[cell["strategy"] == name, [f"regret_{after}" for after in AFTER]]
+            line = go.Scatter(
+                x=list(AFTER),
+                y=regrets.mean().tolist(),
+                error_y={"array": regrets.sem().tolist(), "thickness": 1},
+                name=name,
+                legendgroup=name,
+                showlegend=place == 0,
+                line={"color": colors[name], "width": 4 if name == "default" else 1.5},
+            )
+            shown.add_trace(line, row=place // len(CAPS) + 1, col=place % len(CAPS) + 1)
+    shown.update_xaxes(type="log", tickvals=list(AFTER), title_text="trials")
+    shown.update_yaxes(rangemode="tozero")
+    shown.update_layout(title="Regret of the named network, points", height=700)
+    page: str = shown.to_html(include_plotlyjs="cdn")
+    return page
+
+
 def main() -> None:
     """Run repetitions, or report them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -495,6 +577,9 @@ def main() -> None:
     runs.add_argument("--repetitions", type=int, default=50)
     runs.add_argument("--workers", type=int, default=1)
     runs.set_defaults(command=run)
+    reports = commands.add_parser("report")
+    reports.add_argument("--figure", type=Path, default=FIGURE)
+    reports.set_defaults(command=report)
     arguments = parser.parse_args()
     arguments.command(arguments)
 
