@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 EVIDENCE_ROWS = 128  # evenly spread, of which the evidence is computed
-MAX_CLIMB = 10  # steps up the evidence
+MAX_CLIMB = 15  # steps up the evidence
 JITTER = 1e-6
 
 
@@ -62,7 +62,8 @@ class Kernel:
             odds = self.linear / (1 - self.linear) * factor**2
             yield replace(self, linear=min(max(odds / (1 + odds), 0.01), 0.99))
             yield replace(self, length=min(max(self.length * factor**0.5, 0.5), 4.0))
-            yield replace(self, noise=min(max(self.noise * factor, 1e-3), 100.0))
+            for further in (factor, factor**3):
+                yield replace(self, noise=min(max(self.noise * further, 1e-3), 100.0))
 
     def log_prior(self) -> float:
         """Give the noise's: log-normal, a factor of e**2 is one deviation."""
@@ -95,7 +96,10 @@ class GaussianProcess:
         self._scale = _Scale(features)
         rows = self._rows = self._scale(features)
         products, distances = self._scale.products(rows, rows), self._scale.distances(rows, rows)
-        self.kernel = kernel or _fit(products, distances, values)
+        if kernel is None:
+            found = _climb(products, distances, values)
+            kernel = max(found, key=lambda each: found[each])
+        self.kernel = kernel
         self.warping = Warping.of(values, self.kernel.reach)
         self.targets = self.warping(values)
         self._offset = float(self.targets.mean())
@@ -161,8 +165,15 @@ class _Scale:
         return distances
 
 
-def _fit(products: Array, distances: Array, values: Array) -> Kernel:
-    """Climb the evidence one setting at a time; every kernel has its best warping."""
+def evidences(features: Array, values: Array) -> dict[Kernel, float]:
+    """Give the log evidence of the best kernel for these values, and of those around it."""
+    scale = _Scale(features)
+    rows = scale(features)
+    return _climb(scale.products(rows, rows), scale.distances(rows, rows), values)
+
+
+def _climb(products: Array, distances: Array, values: Array) -> dict[Kernel, float]:
+    """Climb the evidence one setting at a time; give it of all kernels seen on the way."""
     number = len(values)
     picked = np.linspace(0, number - 1, min(number, EVIDENCE_ROWS)).astype(int)
     square = np.ix_(picked, picked)
@@ -184,7 +195,11 @@ def _fit(products: Array, distances: Array, values: Array) -> Kernel:
         if better == best:
             break
         best = better
-    return replace(best, reach=REACHES[int(seen[best].argmax())])
+    return {
+        replace(kernel, reach=reach): float(value)
+        for kernel, found in seen.items()
+        for reach, value in zip(REACHES, found, strict=True)
+    }
 
 
 def _evidence(kernel: Kernel, products: Array, distances: Array, targets: Array) -> Array:

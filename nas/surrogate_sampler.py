@@ -12,7 +12,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from nas.feasible import draw
-from nas.gaussian_process import GaussianProcess, Kernel
+from nas.gaussian_process import GaussianProcess, Kernel, evidences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,8 +32,11 @@ REFIT = 1.1
 MAX_ROWS = 400  # trials the model is of: half the latest, half spread over those before
 POOL = 300  # random parameters within the limits, the same all along
 NUM_PARENTS = 6  # best trials whose neighbours and mutants are looked at
-NUM_MUTANTS = 6
-MAX_CLIMB = 4  # steps from the best candidate to a better neighbour
+FRESH = 15  # further random ones a proposal
+NUM_MUTANTS = 60
+MAX_REPAIRS = 4  # of the mutants that leave the limits
+BEAM = 3  # best candidates whose neighbours are looked at, again and again
+MAX_CLIMB = 5
 
 
 class SurrogateSampler(BaseSampler):
@@ -76,7 +79,7 @@ class SurrogateSampler(BaseSampler):
         rows = self._candidates.encode((keys[t.number], t.params) for t in scored)
         values = np.array([sign * (t.value or 0.0) for t in scored])
         kept = _thinned(len(scored))
-        kernel = self._candidates.kernel(rows, values, [t.number for t in scored])
+        kernel = self._candidates.kernel(rows, values, [t.number for t in scored], self._rng)
         model = GaussianProcess(rows[kept], values[kept], kernel)
         means = model.mean(rows)
         if running := [t for t in others if t.state is TrialState.RUNNING]:
@@ -98,22 +101,23 @@ class SurrogateSampler(BaseSampler):
     def _best(
         self, model: GaussianProcess, incumbent: float, parents: list[Params], known: set[Key]
     ) -> Params:
-        """Take the best candidate, then step to its best neighbour while that is better."""
-
-        def best_of(found: Mapping[Key, Params]) -> tuple[float, Params]:
-            new = [(key, params) for key, params in found.items() if key not in known]
+        """Look at neighbours of the best candidates while that finds better ones."""
+        gains: dict[Key, float] = {}
+        found = self._candidates.around(parents, self._rng)
+        beam: list[tuple[Key, Params]] = []
+        for _ in range(MAX_CLIMB):
+            new = [(k, params) for k, params in found.items() if not (k in known or k in gains)]
             if not new:
-                return -math.inf, {}
-            gains = _improvement(*model.predict(self._candidates.encode(new)), incumbent)
-            return float(gains.max()), new[int(gains.argmax())][1]
-
-        gain, best = best_of(self._candidates.around(parents, self._rng))
-        for _ in range(MAX_CLIMB if best else 0):
-            further, neighbour = best_of(self._candidates.neighbours(best))
-            if further <= gain:
                 break
-            gain, best = further, neighbour
-        return best
+            predicted = model.predict(self._candidates.encode(new))
+            gains |= zip((k for k, _ in new), _improvement(*predicted, incumbent), strict=True)
+            before, beam = beam, sorted([*beam, *new], key=lambda each: -gains[each[0]])[:BEAM]
+            if beam == before:
+                break
+            found = {}
+            for _, params in beam:
+                found |= self._candidates.neighbours(params)
+        return beam[0][1] if beam else {}
 
 
 Key = tuple[Any, ...]
@@ -146,7 +150,7 @@ class Candidates:
         self._pool: dict[Key, Params] = {}
         self._rows: dict[Key, Array] = {}
         self._neighbours: dict[Key, dict[Key, Params]] = {}
-        self._kernels: dict[tuple[int, ...], Kernel] = {}
+        self._kernels: dict[tuple[int, ...], dict[Kernel, float]] = {}
 
     def has(self, params: Mapping[str, Any]) -> bool:
         """Tell whether these are all parameters of the search space."""
@@ -165,15 +169,21 @@ class Candidates:
             rows.append(self._rows[key])
         return np.array(rows)
 
-    def kernel(self, rows: Array, values: Array, numbers: Sequence[int]) -> Kernel:
-        """Give the settings of a model of trials, worked out whenever there are a tenth more."""
+    def kernel(self, rows: Array, values: Array, numbers: Sequence[int], rng: Random) -> Kernel:
+        """Draw the settings of a model by their evidence, the prior being uniform over those seen.
+
+        The evidence is worked out again whenever there are a tenth more trials.
+        """
         step = int(math.log(len(numbers) / NUM_START) / math.log(REFIT) + 1e-9)
         number = math.ceil(NUM_START * REFIT**step - 1e-9)
         key = tuple(numbers[:number])
         if key not in self._kernels:
             kept = _thinned(number)
-            self._kernels = {key: GaussianProcess(rows[kept], values[kept]).kernel}
-        return self._kernels[key]
+            found = evidences(rows[kept], values[kept])
+            best = max(found.values())
+            self._kernels = {key: {k: math.exp(each - best) for k, each in found.items()}}
+        weights = self._kernels[key]
+        return rng.choices(list(weights), list(weights.values()))[0]
 
     def around(self, parents: Sequence[Params], rng: Random) -> dict[Key, Params]:
         """Give the pool, the parents' neighbours, and their mutants."""
@@ -184,7 +194,9 @@ class Candidates:
         found = dict(self._pool)
         for parent in parents:
             found |= self.neighbours(parent)
-        return found | {self.key(mutant): mutant for mutant in self._mutants(parents, rng)}
+        fresh = (self._random_feasible(rng) for _ in range(FRESH))
+        others = [*self._mutants(parents, rng), *(params for params in fresh if params)]
+        return found | {self.key(params): params for params in others}
 
     def neighbours(self, params: Mapping[str, Any]) -> dict[Key, Params]:
         """Give what lies a step beside parameters."""
@@ -197,7 +209,7 @@ class Candidates:
 
     def _mutants(self, parents: Sequence[Params], rng: Random) -> Iterator[Params]:
         """Draw one to three parameters of a parent anew, and repair what leaves the limits."""
-        space = self.region.search_space
+        space, num_repaired = self.region.search_space, 0
         for _ in range(NUM_MUTANTS):
             parent = rng.choice(parents)
             names = rng.sample(sorted(space), min(rng.randint(1, 3), len(space)))
@@ -205,10 +217,11 @@ class Candidates:
             mutant = {name: changed.get(name, parent[name]) for name in space}
             if self.region.verdict(mutant) is None:
                 yield mutant
-                continue
-            repaired = self._repair(mutant, rng)
-            if repaired is not None and self.region.verdict(repaired) is None:
-                yield repaired
+            elif num_repaired < MAX_REPAIRS:
+                num_repaired += 1
+                repaired = self._repair(mutant, rng)
+                if repaired is not None and self.region.verdict(repaired) is None:
+                    yield repaired
 
 
 def _thinned(number: int) -> NDArray[np.int64]:

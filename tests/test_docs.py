@@ -17,18 +17,26 @@ from nas.cli import COMMANDS, make_app
 if TYPE_CHECKING:
     from types import ModuleType
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCKS = [
+    pytest.param(code, id=f"{path.name}-{number}")
+    for path in DOCUMENTS
+    for number, code in enumerate(
+        re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    )
+]
 
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("code", BLOCKS)
-def test_the_readmes_python_runs(code: str) -> None:
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own words
+def test_the_documents_python_runs(code: str) -> None:
+    exec(compile(code, "a document", "exec"), {})  # noqa: S102 - our own words
 
 
-def test_the_readmes_python_is_found() -> None:
-    assert "BudgetSampler" in "".join(BLOCKS)
+def test_the_documents_python_is_found() -> None:
+    assert {"README.md-0", "search-strategy.md-0"} <= {block.id for block in BLOCKS}
 
 
 def test_every_flag_the_readme_names_exists() -> None:
