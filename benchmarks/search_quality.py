@@ -528,7 +528,7 @@ def paired(differences: pd.Series) -> tuple[float, float]:
     """Give the mean of differences and its standard error, each cell counting alike."""
     cells = differences.groupby(level=["table", "cap"])
     variances = cells.var(ddof=1) / cells.count()
-    return float(cells.mean().mean()), math.sqrt(float(variances.sum())) / len(cells)
+    return float(cells.mean().mean()), math.sqrt(float(variances.sum(skipna=False))) / len(cells)
 
 
 def markdown(frame: pd.DataFrame) -> str:
