@@ -52,7 +52,7 @@ from nas.provenance import git_state, provenance
 from nas.proxy import ProxyConfig, ProxyData, ProxyResult
 from nas.pruner import OverBudgetPruner
 from nas.register import Register
-from nas.samplers import BudgetSampler, sampler_factory, trial_id
+from nas.samplers import make_sampler, trial_id
 from nas.space import SearchSpace, SpaceConfig, load_space
 from nas.storage import open_storage, silence_optuna, sqlite_url
 from nas.study import claimer, identity, open_study
@@ -205,8 +205,8 @@ class Nas:
         register = Register(storage.engine, self.study.user_attrs["token"])
         self._claim = claimer(storage, register)
         scaling = WidthScaling(space, limits)
-        proposer = BudgetSampler(
-            sampler_factory("tpe"),
+        proposer = make_sampler(
+            "tpe",
             space.distributions,
             limits,
             repair=scaling.repair,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nas.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from optuna.storages import RDBStorage
     from optuna.study import Study
@@ -43,7 +44,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     resolution: int | None = None,
     width_factor: float | None = None,
     batch_size: int | None = None,
-    sampler: str = "tpe",
+    sampler: str = "default",
     study: str | None = None,
     storage: str | None = None,
     device: str = "auto",
@@ -71,7 +72,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
         resolution: Pixels a side.
         width_factor: Of every width while scoring.
         batch_size: Images a step.
-        sampler: "tpe", "random", "gp", "cmaes" or "nsga2".
+        sampler: "default", "tpe", "random", "gp", "cmaes" or "nsga2".
         study: Name; by default data set, space, budget and proxy.
         storage: Database URL; by default an SQLite file `studies/<study>.db`.
         device: "auto", "cpu" or "cuda".
@@ -92,7 +93,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
 
     from nas.budget import Budget
     from nas.errors import UserError
-    from nas.samplers import sampler_factory
+    from nas.samplers import check_sampler
     from nas.storage import database_failures_in_one_line
     from nas.study import study_url
     from nas.training import choose_device
@@ -104,7 +105,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     progress = progress or Progress()
     deadline = None if timeout is None else time.monotonic() + timeout
     limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
-    sampler_factory(sampler)  # refuse what cannot be before anything is read or written
+    check_sampler(sampler)  # refuse what cannot be before anything is read or written
     devices = _devices(choose_device(device))
     changed = {
         "epochs": epochs,
@@ -290,15 +291,21 @@ class Job:
         return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
 
     def _proposer(self, claim: Callable[[str, FrozenTrial], bool]) -> BudgetSampler:
-        from nas.samplers import BudgetSampler, sampler_factory
+        from nas.complexity import count
+        from nas.samplers import make_sampler
         from nas.width_scaling import WidthScaling
+
+        def log_costs(params: Mapping[str, Any]) -> tuple[float, float]:
+            cost = count(self.space.decode(params))
+            return math.log(cost.num_params), math.log(cost.num_macs)
 
         limits = self.budget.limits(self.space)
         scaling = WidthScaling(self.space, limits)
-        return BudgetSampler(
-            sampler_factory(self.sampler),
+        return make_sampler(
+            self.sampler,
             self.space.distributions,
             limits,
+            features=log_costs,
             repair=scaling.repair,
             random_feasible=scaling.random_feasible,
             claim=lambda trial, params: claim(self.space.decode(params).arch_id, trial),

@@ -78,7 +78,7 @@ def test_count_waits_for_neither_torch_nor_optuna() -> None:
         ("search --dataset synthetic --proxy nope", "known: quick, standard, thorough"),
         ("search --dataset synthetic --space nope", "known: resnet"),
         ("search --dataset nope", "known: cifar10, synthetic"),
-        ("search --dataset synthetic --sampler nope", "known: tpe, random"),
+        ("search --dataset synthetic --sampler nope", "known: default, tpe"),
         ("search --dataset synthetic --device tpu", "--device is auto, cpu or cuda"),
         ("search --dataset synthetic --budget 100", "the smallest"),
         ("search --dataset synthetic --epochs 0", "--epochs: epochs: input should be"),

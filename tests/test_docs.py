@@ -5,25 +5,38 @@ from __future__ import annotations
 import doctest
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.main import get_command
 
+import nas.budget_sampler
 import nas.samplers
 from nas.cli import COMMANDS, make_app
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCKS = [
+    pytest.param(code, id=f"{path.name}-{number}")
+    for path in DOCUMENTS
+    for number, code in enumerate(
+        re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    )
+]
 
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("code", BLOCKS)
-def test_the_readmes_python_runs(code: str) -> None:
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own words
+def test_the_documents_python_runs(code: str) -> None:
+    exec(compile(code, "a document", "exec"), {})  # noqa: S102 - our own words
 
 
-def test_the_readmes_python_is_found() -> None:
-    assert "BudgetSampler" in "".join(BLOCKS)
+def test_the_documents_python_is_found() -> None:
+    assert {"README.md-0", "search-strategy.md-0"} <= {block.id for block in BLOCKS}
 
 
 def test_every_flag_the_readme_names_exists() -> None:
@@ -38,6 +51,7 @@ def test_every_flag_the_readme_names_exists() -> None:
     assert named <= known
 
 
-def test_the_doctests_of_the_sampler_hold() -> None:
-    assert doctest.testmod(nas.samplers).attempted > 0
-    assert doctest.testmod(nas.samplers).failed == 0
+@pytest.mark.parametrize("module", [nas.samplers, nas.budget_sampler])
+def test_the_doctests_of_the_samplers_hold(module: ModuleType) -> None:
+    assert doctest.testmod(module).attempted > 0
+    assert doctest.testmod(module).failed == 0

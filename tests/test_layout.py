@@ -16,9 +16,10 @@ NAS = ROOT / "nas"
 ROWS = (
     ("errors", "architecture", "residual", "progress"),
     ("presets", "synthetic", "checkpoint", "training_state"),
-    ("space", "blocks", "data", "distributed", "register"),
-    ("complexity", "model", "batches", "image_ops"),
+    ("space", "blocks", "data", "distributed", "register", "encoding", "warping"),
+    ("complexity", "model", "batches", "image_ops", "gaussian_process"),
     ("zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation"),
+    ("budget_sampler", "surrogate_sampler"),
     ("samplers", "pruner", "width_scaling", "proxy", "recipe", "export", "learning_curve"),
     ("storage", "provenance", "budget", "full_training", "formats"),
     ("study", "copying"),
@@ -35,8 +36,11 @@ ROW_OF = {name: index for index, row in enumerate(ROWS) for name in row}
 HOMES = {
     "optuna": {
         "space",
+        "encoding",
         "feasible",
         "study_view",
+        "budget_sampler",
+        "surrogate_sampler",
         "samplers",
         "pruner",
         "storage",
@@ -57,8 +61,17 @@ HOMES = {
     "rich": {"cli"},
 }
 # These name Optuna's types in annotations.
-TYPES_ONLY = {"progress", "results", "retrain_record", "retraining", "search", "retrain", "cli"}
-DISTRIBUTIONS_ONLY = {"space", "feasible"}
+TYPES_ONLY = {
+    "progress",
+    "results",
+    "retrain_record",
+    "retraining",
+    "search",
+    "retrain",
+    "cli",
+    "surrogate",
+}
+DISTRIBUTIONS_ONLY = {"space", "feasible", "encoding"}
 
 
 def modules() -> list[Path]:

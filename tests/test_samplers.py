@@ -37,7 +37,7 @@ from nas.samplers import (
     Exhausted,
     Limit,
     NothingFits,
-    sampler_factory,
+    check_sampler,
 )
 from nas.space import SearchSpace, load_space
 from nas.study import requeue
@@ -770,13 +770,15 @@ BOX: dict[str, BaseDistribution] = {
     ],
 )
 def test_a_sampler_is_made_by_name(name: str, kind: type[BaseSampler]) -> None:
-    assert isinstance(sampler_factory(name)(0), kind)
+    assert isinstance(SAMPLERS[name](0), kind)
 
 
 def test_an_unknown_sampler_lists_the_known_in_one_line() -> None:
     with pytest.raises(UserError) as error:
-        sampler_factory("grid")
-    assert str(error.value) == "unknown sampler 'grid'; known: tpe, random, gp, cmaes, nsga2"
+        check_sampler("grid")
+    assert (
+        str(error.value) == "unknown sampler 'grid'; known: default, tpe, random, gp, cmaes, nsga2"
+    )
 
 
 # For networks

@@ -25,7 +25,7 @@ from nas.complexity import count_params
 from nas.errors import UserError
 from nas.parent import Parent
 from nas.register import Register
-from nas.samplers import BudgetSampler, sampler_factory, trial_id
+from nas.samplers import make_sampler, trial_id
 from nas.space import SearchSpace, SpaceConfig
 from nas.storage import open_storage, sqlite_url
 from nas.study import claimer
@@ -70,8 +70,8 @@ class Job:
         register = Register(storage.engine, "token")
         claim, limits = claimer(storage, register), BUDGET.limits(SPACE)
         scaling = WidthScaling(SPACE, limits)
-        study.sampler = BudgetSampler(
-            sampler_factory("random"),
+        study.sampler = make_sampler(
+            "random",
             SPACE.distributions,
             limits,
             repair=scaling.repair,

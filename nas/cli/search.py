@@ -38,7 +38,9 @@ def search(
     resolution: Annotated[int | None, typer.Option(help="Instead of the proxy's")] = None,
     width_factor: Annotated[float | None, typer.Option(help="Instead of the proxy's")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the proxy's")] = None,
-    sampler: Annotated[str, typer.Option(help="tpe, random, gp, cmaes or nsga2")] = "tpe",
+    sampler: Annotated[
+        str, typer.Option(help="default, tpe, random, gp, cmaes or nsga2")
+    ] = "default",
     study: Annotated[
         str | None, typer.Option(help="Its name; else data set-space-budget-proxy")
     ] = None,

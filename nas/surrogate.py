@@ -1,0 +1,130 @@
+"""estimate: scores without their luck. recommend: the trial that they would name.
+
+The best of many noisy scores flatters itself: of 100 networks scored once, it is the luckiest as
+much as the best. A model of the scores tells one from the other, as far as it fits; where it does
+not, its estimates are the raw scores.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.encoding import Encoding
+from nas.gaussian_process import GaussianProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from nas.encoding import Features
+
+    Array = NDArray[np.float64]
+
+MIN_ROWS = 10  # below, there is no model
+TRUSTED = 0.5  # share of the variance of unseen values that a trusted model predicts
+BINS = 6
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What the values are without their noise, in their unit.
+
+    Attributes:
+        mean: (N,) posterior means.
+        std: (N,) posterior standard deviations.
+        cv_error: Root mean square error of the model for values it has not seen (leave-one-out).
+        trust: Share of the variance of unseen values that the model predicts, in [0, 1], cautious
+            by one standard error and corrected for a search's gathering at the top. A mean is the
+            model's, plus the share `(1 - trust)**2` of what it left unexplained of the value.
+    """
+
+    mean: Array
+    std: Array
+    cv_error: float
+    trust: float
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the model predicts most of the variance of values it has not seen."""
+        return self.trust >= TRUSTED
+
+
+def estimate(features: Array, values: Array) -> Estimates:
+    """Estimate (N,) noisy values of the rows of (N, D) features.
+
+    With fewer than 10 rows, or values that are all equal, the means are the values.
+
+    Raises:
+        ValueError: Shapes that do not fit, or numbers that are not finite.
+    """
+    features, values = np.asarray(features, np.float64), np.asarray(values, np.float64)
+    if features.ndim != 2 or values.shape != features.shape[:1]:
+        raise ValueError(f"(N, D) features and (N,) values, not {features.shape}, {values.shape}")
+    if not (np.isfinite(features).all() and np.isfinite(values).all()):
+        raise ValueError("features and values must be finite")
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    if len(values) < MIN_ROWS or spread == 0:
+        return Estimates(values, np.full_like(values, spread), spread, 0.0)
+    model = GaussianProcess(features, values)
+    mean, std = model.predict(features)
+    unseen = model.targets - model.residuals
+    trust = _share_predicted(unseen, model.targets)
+    left = (1 - trust) ** 2
+    mean = mean + left * (model.targets - mean)
+    std = np.hypot(std, left * math.sqrt((model.residuals**2).mean()))
+    warping = model.warping
+    cv_error = math.sqrt(((values - warping.inverse(unseen)) ** 2).mean())
+    return Estimates(warping.inverse(mean), std * warping.inverse_slope(mean), cv_error, trust)
+
+
+def _share_predicted(predicted: Array, values: Array) -> float:
+    """Give the share of the values' variance that is predicted, less one standard error, >= 0.
+
+    As if the rows were spread evenly over the predictions: a search gathers them at the top, where
+    hardly anything is left to predict.
+    """
+    counts, edges = np.histogram(predicted, bins=BINS)
+    weights = 1 / counts[np.clip(np.digitize(predicted, edges) - 1, 0, BINS - 1)]
+    weights /= weights.sum()
+    error = float(weights @ (values - predicted) ** 2)
+    variance = float(weights @ (values - weights @ values) ** 2)
+    luck = 1 + math.sqrt(2 * float(weights @ weights))
+    return max(0.0, 1 - luck * error / max(variance, 1e-300))
+
+
+def recommend(
+    study: Study,
+    search_space: Mapping[str, BaseDistribution],
+    *,
+    features: Features | None = None,
+) -> FrozenTrial:
+    """Name the best scored trial, by its estimate rather than by its luck.
+
+    Args:
+        study: Of one objective. Trials without all parameters, such as a network from outside
+            the search space, are not named.
+        search_space: The parameters.
+        features: Maps parameters to further features, such as logarithms of costs.
+
+    Raises:
+        ValueError: No trial is scored.
+    """
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.name == "COMPLETE" and search_space.keys() <= trial.params.keys()
+    ]
+    if not trials:
+        raise ValueError("no trial of the search space is scored")
+    sign = 1.0 if study.direction.name == "MAXIMIZE" else -1.0
+    rows = Encoding(search_space, features).encode([trial.params for trial in trials])
+    mean = estimate(rows, np.array([sign * (trial.value or 0.0) for trial in trials])).mean
+    return trials[int(np.argmax(mean))]

@@ -1,0 +1,249 @@
+"""SurrogateSampler: proposes what a model of the scores expects to improve most, within limits."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from nas.feasible import draw
+from nas.gaussian_process import GaussianProcess, Kernel, evidences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from nas.encoding import Encoding
+    from nas.feasible import Params, Region
+
+    Array = NDArray[np.float64]
+
+NUM_START = 10  # scored trials before there is a model
+REFIT = 1.1
+MAX_ROWS = 400  # trials the model is of: half the latest, half spread over those before
+POOL = 300  # random parameters within the limits, the same all along
+NUM_PARENTS = 6  # best trials whose neighbours and mutants are looked at
+FRESH = 15  # further random ones a proposal
+NUM_MUTANTS = 60
+MAX_REPAIRS = 4  # of the mutants that leave the limits
+BEAM = 3  # best candidates whose neighbours are looked at, again and again
+MAX_CLIMB = 5
+
+
+class SurrogateSampler(BaseSampler):
+    """Maximizes the expected improvement of a Gaussian process over what keeps the limits.
+
+    The improvement is over the best posterior mean, for the best score is luck. Trials that run
+    are believed to score what the model predicts. A base of `BudgetSampler`, which sees to
+    start-up, to claims and to what is enqueued.
+
+    Args:
+        candidates: What may be proposed; shared by the samplers of a study.
+        seed: Of the mutants.
+    """
+
+    def __init__(self, candidates: Candidates, seed: int) -> None:
+        self._candidates = candidates
+        self._rng = Random(seed)
+        self._independent = RandomSampler(seed=seed)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the whole search space, but for parameters with one value."""
+        del study, trial
+        space = self._candidates.region.search_space
+        return {name: dist for name, dist in space.items() if not dist.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose parameters within the limits; none while too few trials are scored."""
+        del search_space
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        others = [t for t in others if self._candidates.has(t.params)]
+        scored = [t for t in others if t.state is TrialState.COMPLETE]
+        if len(scored) < NUM_START:
+            return {}
+        sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+        keys = {t.number: self._candidates.key(t.params) for t in others}
+        rows = self._candidates.encode((keys[t.number], t.params) for t in scored)
+        values = np.array([sign * (t.value or 0.0) for t in scored])
+        kept = _thinned(len(scored))
+        kernel = self._candidates.kernel(rows, values, [t.number for t in scored], self._rng)
+        model = GaussianProcess(rows[kept], values[kept], kernel)
+        means = model.mean(rows)
+        if running := [t for t in others if t.state is TrialState.RUNNING]:
+            rows = self._candidates.encode((keys[t.number], t.params) for t in running)
+            model = model.believing(rows)
+        parents = [scored[index].params for index in np.argsort(-means)[:NUM_PARENTS]]
+        return self._best(model, float(means.max()), parents, set(keys.values()))
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:  # noqa: ANN401 - Optuna's parameter
+        """Draw a parameter outside the search space."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _best(
+        self, model: GaussianProcess, incumbent: float, parents: list[Params], known: set[Key]
+    ) -> Params:
+        """Look at neighbours of the best candidates while that finds better ones."""
+        gains: dict[Key, float] = {}
+        found = self._candidates.around(parents, self._rng)
+        beam: list[tuple[Key, Params]] = []
+        for _ in range(MAX_CLIMB):
+            new = [(k, params) for k, params in found.items() if not (k in known or k in gains)]
+            if not new:
+                break
+            predicted = model.predict(self._candidates.encode(new))
+            gains |= zip((k for k, _ in new), _improvement(*predicted, incumbent), strict=True)
+            before, beam = beam, sorted([*beam, *new], key=lambda each: -gains[each[0]])[:BEAM]
+            if beam == before:
+                break
+            found = {}
+            for _, params in beam:
+                found |= self._candidates.neighbours(params)
+        return beam[0][1] if beam else {}
+
+
+Key = tuple[Any, ...]
+
+
+class Candidates:
+    """Parameters within the limits, and their rows of features; remembers what it worked out.
+
+    Args:
+        region: Search space and limits.
+        encoding: Parameters to features.
+        random_feasible: Draws parameters within, or `None`.
+        repair: Maps parameters outside to some within, or `None`.
+        seed: Of the pool.
+    """
+
+    def __init__(
+        self,
+        region: Region,
+        encoding: Encoding,
+        random_feasible: Callable[[Random], Params | None],
+        repair: Callable[[Params, Random], Params | None],
+        seed: int,
+    ) -> None:
+        self.region = region
+        self._encoding = encoding
+        self._random_feasible = random_feasible
+        self._repair = repair
+        self._seed = seed
+        self._pool: dict[Key, Params] = {}
+        self._rows: dict[Key, Array] = {}
+        self._neighbours: dict[Key, dict[Key, Params]] = {}
+        self._kernels: dict[tuple[int, ...], dict[Kernel, float]] = {}
+
+    def has(self, params: Mapping[str, Any]) -> bool:
+        """Tell whether these are all parameters of the search space."""
+        return self.region.search_space.keys() <= params.keys()
+
+    def key(self, params: Mapping[str, Any]) -> Key:
+        """Give what tells parameters apart."""
+        return tuple(params[name] for name in self.region.search_space)
+
+    def encode(self, found: Iterable[tuple[Key, Mapping[str, Any]]]) -> Array:
+        """Encode N keys and parameters as (N, D)."""
+        rows = []
+        for key, params in found:
+            if key not in self._rows:
+                self._rows[key] = self._encoding.encode([params])[0]
+            rows.append(self._rows[key])
+        return np.array(rows)
+
+    def kernel(self, rows: Array, values: Array, numbers: Sequence[int], rng: Random) -> Kernel:
+        """Draw the settings of a model by their evidence, the prior being uniform over those seen.
+
+        The evidence is worked out again whenever there are a tenth more trials.
+        """
+        step = int(math.log(len(numbers) / NUM_START) / math.log(REFIT) + 1e-9)
+        number = math.ceil(NUM_START * REFIT**step - 1e-9)
+        key = tuple(numbers[:number])
+        if key not in self._kernels:
+            kept = _thinned(number)
+            found = evidences(rows[kept], values[kept])
+            best = max(found.values())
+            self._kernels = {key: {k: math.exp(each - best) for k, each in found.items()}}
+        weights = self._kernels[key]
+        return rng.choices(list(weights), list(weights.values()))[0]
+
+    def around(self, parents: Sequence[Params], rng: Random) -> dict[Key, Params]:
+        """Give the pool, the parents' neighbours, and their mutants."""
+        if not self._pool:
+            pool_rng = Random(self._seed)
+            drawn = (self._random_feasible(pool_rng) for _ in range(POOL))
+            self._pool = {self.key(params): params for params in drawn if params is not None}
+        found = dict(self._pool)
+        for parent in parents:
+            found |= self.neighbours(parent)
+        fresh = (self._random_feasible(rng) for _ in range(FRESH))
+        others = [*self._mutants(parents, rng), *(params for params in fresh if params)]
+        return found | {self.key(params): params for params in others}
+
+    def neighbours(self, params: Mapping[str, Any]) -> dict[Key, Params]:
+        """Give what lies a step beside parameters."""
+        key = self.key(params)
+        if key not in self._neighbours:
+            own = dict(zip(self.region.search_space, key, strict=True))
+            near = self.region.neighbours(own, Random(0))
+            self._neighbours[key] = {self.key(params): params for params in near}
+        return self._neighbours[key]
+
+    def _mutants(self, parents: Sequence[Params], rng: Random) -> Iterator[Params]:
+        """Draw one to three parameters of a parent anew, and repair what leaves the limits."""
+        space, num_repaired = self.region.search_space, 0
+        for _ in range(NUM_MUTANTS):
+            parent = rng.choice(parents)
+            names = rng.sample(sorted(space), min(rng.randint(1, 3), len(space)))
+            changed = {name: draw(rng, space[name]) for name in names}
+            mutant = {name: changed.get(name, parent[name]) for name in space}
+            if self.region.verdict(mutant) is None:
+                yield mutant
+            elif num_repaired < MAX_REPAIRS:
+                num_repaired += 1
+                repaired = self._repair(mutant, rng)
+                if repaired is not None and self.region.verdict(repaired) is None:
+                    yield repaired
+
+
+def _thinned(number: int) -> NDArray[np.int64]:
+    """Give the places of at most `MAX_ROWS` rows."""
+    if number <= MAX_ROWS:
+        return np.arange(number)
+    half = MAX_ROWS // 2
+    early = np.linspace(0, number - half - 1, half).astype(np.int64)
+    return np.concatenate([early, np.arange(number - half, number)])
+
+
+def _improvement(means: Array, deviations: Array, incumbent: float) -> Array:
+    """Give the logarithm of the expected improvement: it orders also what hardly improves."""
+    deviations = np.maximum(deviations, 1e-12)
+    z = (means - incumbent) / deviations
+    gain: Array = np.log(deviations) + np.array([_log_gain(float(each)) for each in z])
+    return gain
+
+
+def _log_gain(z: float) -> float:
+    """Give log(z * Phi(z) + phi(z)); below -5 by its leading term, phi(z) / z**2."""
+    log_density = -0.5 * z * z - 0.5 * math.log(2 * math.pi)
+    if z < -5:
+        return log_density - 2 * math.log(-z)
+    return math.log(z * math.erfc(-z / math.sqrt(2)) / 2 + math.exp(log_density))

@@ -1,0 +1,64 @@
+"""Warping: values on a scale on which the distance from the best counts by its logarithm.
+
+Scores pile up below a best one with a long tail of bad networks; a model of the plain values would
+spend itself on the tail. Snelson, Rasmussen and Ghahramani, "Warped Gaussian processes" (2004).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+REACHES = (math.inf, 3.0, 1.0, 0.3, 0.1)  # from no warping to a strong one
+
+
+@dataclass(frozen=True)
+class Warping:
+    """Maps y to `-scale * log(1 + (top - y) / scale)`, an increasing function.
+
+    Attributes:
+        top: Mapped to 0, where the slope is 1.
+        scale: The distance below `top` from which values are compressed; infinite: none are.
+    """
+
+    top: float
+    scale: float = math.inf
+
+    @classmethod
+    def of(cls, values: Array, reach: float) -> Warping:
+        """Make one whose scale is so many distances of the best value from the median."""
+        top = float(values.max())
+        return cls(top, reach * max(top - float(np.median(values)), 1e-12))
+
+    def __call__(self, values: Array) -> Array:
+        """Map values."""
+        below = self.top - values
+        if math.isinf(self.scale):
+            return -below
+        warped: Array = -self.scale * np.log1p(below / self.scale)
+        return warped
+
+    def log_slope(self, values: Array) -> float:
+        """Sum the logarithms of the slopes at the values, the Jacobian of an evidence."""
+        return -float(np.log1p((self.top - values) / self.scale).sum())
+
+    def inverse(self, warped: Array) -> Array:
+        """Map back."""
+        if math.isinf(self.scale):
+            return self.top + warped
+        values: Array = self.top - self.scale * np.expm1(-warped / self.scale)
+        return values
+
+    def inverse_slope(self, warped: Array) -> Array:
+        """Give the slope of `inverse`."""
+        slope: Array = np.exp(-warped / self.scale)
+        return slope

@@ -1,0 +1,218 @@
+"""Estimates take the luck out of scores where a model fits, and leave them alone elsewhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from nas.encoding import Encoding
+from nas.surrogate import estimate, recommend
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+NOISE = 0.3
+
+
+def rows(number: int, seed: int = 0) -> np.ndarray:
+    """Rows of six choices of four, one-hot."""
+    choices = np.random.default_rng(seed).integers(0, 4, size=(number, 6))
+    return np.eye(4)[choices].reshape(number, 24)
+
+
+def additive(features: np.ndarray, seed: int) -> np.ndarray:
+    return features @ np.random.default_rng(seed + 1000).normal(size=features.shape[1]) * 0.4
+
+
+def noise(number: int, seed: int, scale: float = NOISE) -> np.ndarray:
+    return np.random.default_rng(seed + 2000).normal(size=number) * scale
+
+
+@pytest.mark.parametrize("number", [50, 200])
+def test_estimates_are_nearer_the_truth_than_the_scores(number: int) -> None:
+    features = rows(number)
+    truth = additive(features, 0)
+    estimates = estimate(features, truth + noise(number, 0))
+    assert estimates.is_trusted
+    assert np.std(estimates.mean - truth) < 0.75 * NOISE
+
+
+def test_an_estimates_spread_covers_its_error() -> None:
+    inside = []
+    for seed in range(10):
+        features = rows(100, seed)
+        truth = additive(features, seed)
+        found = estimate(features, truth + noise(100, seed))
+        inside.append(np.mean(abs(found.mean - truth) < 2 * found.std))
+    assert np.mean(inside) > 0.9
+
+
+def test_the_cross_validated_error_is_that_of_values_not_seen() -> None:
+    features = rows(300)
+    values = additive(features, 0) + noise(300, 0)
+    found = estimate(features, values)
+    assert NOISE < found.cv_error < 1.25 * NOISE
+    assert 1 - found.cv_error**2 / values.var() == pytest.approx(found.trust, abs=0.1)
+
+
+@pytest.mark.parametrize("number", [20, 40, 200])
+def test_what_no_model_fits_keeps_its_scores(number: int) -> None:
+    """Every value is a draw of its own: the only thing known of it is its score."""
+    values = noise(number, 0, scale=1.0)
+    found = estimate(rows(number), values)
+    assert not found.is_trusted
+    assert found.mean[values.argmax()] > np.quantile(found.mean, 0.9)
+    assert np.corrcoef(found.mean, values)[0, 1] > 0.95
+
+
+def test_where_no_model_fits_the_named_is_as_good_as_the_raw_best() -> None:
+    """On average over 40 surfaces without structure, scored with a little noise."""
+    lost = []
+    for seed in range(40):
+        truth = noise(60, seed, scale=1.0)
+        scores = truth + noise(60, seed + 500, scale=0.1)
+        named = estimate(rows(60, seed), scores).mean.argmax()
+        lost.append(truth[scores.argmax()] - truth[named])
+    assert np.mean(lost) < 2 * np.std(lost) / np.sqrt(40) + 0.01
+
+
+def test_the_named_is_better_than_the_luckiest_where_the_model_fits() -> None:
+    gained = []
+    for seed in range(40):
+        features = rows(60, seed)
+        truth = additive(features, seed)
+        scores = truth + noise(60, seed, scale=0.6)
+        named = estimate(features, scores).mean.argmax()
+        gained.append(truth[named] - truth[scores.argmax()])
+    assert np.mean(gained) > 2 * np.std(gained) / np.sqrt(40)
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [0.5] * 30, list(np.arange(9.0))])
+def test_too_few_or_equal_values_are_their_own_estimates(values: list[float]) -> None:
+    found = estimate(rows(len(values)), np.array(values))
+    assert found.mean.tolist() == values
+    assert not found.is_trusted
+
+
+def test_the_unit_of_the_values_and_a_constant_change_nothing() -> None:
+    features = rows(60)
+    values = additive(features, 0) + noise(60, 0)
+    one, other = estimate(features, values), estimate(features, 100 * values - 7)
+    assert other.mean == pytest.approx(100 * one.mean - 7, abs=1e-6)
+    assert other.trust == pytest.approx(one.trust)
+
+
+def test_features_may_be_in_any_unit() -> None:
+    features = rows(60)
+    values = additive(features, 0) + noise(60, 0)
+    scaled = features * np.geomspace(1e-3, 1e6, features.shape[1]) + 5
+    assert estimate(scaled, values).mean == pytest.approx(estimate(features, values).mean, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("features", "values"),
+    [
+        (np.zeros((3, 2)), np.zeros(4)),
+        (np.zeros(3), np.zeros(3)),
+        (np.zeros((1, 1)), np.array([np.nan])),
+    ],
+)
+def test_what_cannot_be_estimated_is_refused(features: np.ndarray, values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="values"):
+        estimate(features, values)
+
+
+# recommend
+
+SPACE: dict[str, BaseDistribution] = {
+    "width": IntDistribution(8, 64, step=8),
+    "depth": IntDistribution(1, 4),
+    "block": CategoricalDistribution(["basic", "bottleneck"]),
+}
+
+
+def study_with(direction: str, number: int = 60) -> optuna.Study:
+    """Scores grow with width and depth; trial 5 is small and lucky."""
+    study, rng = optuna.create_study(direction=direction), np.random.default_rng(0)
+    sign = 1 if direction == "maximize" else -1
+    for index in range(number):
+        params = {
+            "width": 8 * int(rng.integers(1, 9)),
+            "depth": int(rng.integers(1, 5)),
+            "block": ["basic", "bottleneck"][rng.integers(2)],
+        }
+        if index == 5:
+            params |= {"width": 32, "depth": 2}
+        value = params["width"] / 64 + params["depth"] / 4 + rng.normal() * 0.05
+        value += 1.5 * (index == 5)
+        study.add_trial(optuna.create_trial(params=params, distributions=SPACE, value=sign * value))
+    return study
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_the_luckiest_trial_is_not_the_recommended_one(direction: str) -> None:
+    study = study_with(direction)
+    named = recommend(study, SPACE)
+    assert study.best_trial.number == 5
+    assert named.params["width"] >= 56
+    assert named.params["depth"] == 4
+
+
+def test_features_of_ones_own_are_used() -> None:
+    """The score depends on a number no parameter is linear in."""
+    space: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
+    study, rng = optuna.create_study(direction="maximize"), np.random.default_rng(0)
+    hidden = {float(x): float(rng.random()) for x in rng.random(80)}
+    for x, value in hidden.items():
+        trial = optuna.create_trial(
+            params={"x": x}, distributions=space, value=value + rng.normal() * 0.2
+        )
+        study.add_trial(trial)
+    named = recommend(study, space, features=lambda params: [hidden[params["x"]]])
+    assert hidden[named.params["x"]] > 0.9
+
+
+def test_trials_outside_the_space_are_not_named() -> None:
+    study = study_with("maximize", 20)
+    study.add_trial(optuna.create_trial(value=99.0))
+    assert recommend(study, SPACE).params
+
+
+def test_where_nothing_is_scored_nothing_is_named() -> None:
+    with pytest.raises(ValueError, match="no trial"):
+        recommend(optuna.create_study(), SPACE)
+
+
+# encoding
+
+
+def test_parameters_are_encoded_as_trends_and_choices() -> None:
+    space: dict[str, BaseDistribution] = {
+        "depth": IntDistribution(1, 3),
+        "width": IntDistribution(10, 110),
+        "rate": FloatDistribution(0.01, 1, log=True),
+        "block": CategoricalDistribution(["a", "b"]),
+        "fixed": IntDistribution(3, 3),
+    }
+    encoding = Encoding(space, lambda params: [params["width"] * 2])
+    params = {"depth": 2, "width": 35, "rate": 0.1, "block": "b", "fixed": 3}
+    depth, width, rate, depths, blocks, own = [0.5], [0.25], [0.5], [0, 1, 0], [0, 1], [70]
+    assert encoding.encode([params, params]) == pytest.approx(
+        np.array([[*depth, *width, *rate, *depths, *blocks, *own]] * 2)
+    )
+
+
+def test_no_parameters_are_no_rows() -> None:
+    assert Encoding(SPACE).encode([]).shape[0] == 0
+
+
+def test_the_surrogate_imports_no_torch() -> None:
+    code = "import nas.surrogate, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

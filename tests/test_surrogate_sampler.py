@@ -1,0 +1,284 @@
+"""The default sampler: within the limits, new, resumable, and better than chance."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+from strategies import any_spaces, is_inside, limits_on
+
+from nas.budget import Budget
+from nas.errors import UserError
+from nas.samplers import DEFAULT, SAMPLERS, Exhausted, Limit, NothingFits, make_sampler
+from nas.space import SearchSpace, load_space
+from nas.surrogate_sampler import MAX_ROWS, NUM_START, _improvement, _log_gain, _thinned
+from nas.warping import REACHES, Warping
+from nas.width_scaling import WidthScaling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+
+SPACE: dict[str, BaseDistribution] = {
+    "width": IntDistribution(4, 64, step=4),
+    "depth": IntDistribution(1, 6),
+    "kernel_size": CategoricalDistribution([3, 5, 7]),
+    "rate": FloatDistribution(0.01, 1, log=True),
+}
+GRID: dict[str, BaseDistribution] = {name: IntDistribution(1, 4) for name in "abcdef"}
+
+
+def volume(params: Mapping[str, Any]) -> float:
+    return float(params["width"] ** 2 * params["depth"] * params["kernel_size"] ** 2)
+
+
+WINDOW = [Limit("volume", volume, maximum=40_000, minimum=20_000)]
+SUM = [Limit("sum", lambda p: sum(p.values()), maximum=15)]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def score(params: Mapping[str, Any]) -> float:
+    """One optimum, at the edge of the window, and an interaction."""
+    kernel = {3: 0.0, 5: 0.5, 7: 0.1}[params["kernel_size"]]
+    rate = -abs(math.log(params["rate"] / 0.1))
+    return params["width"] / 64 * params["depth"] / 2 + kernel + 0.2 * rate
+
+
+def interacting(params: Mapping[str, Any]) -> float:
+    """Choices whose worth depends on their neighbours."""
+    values = list(params.values())
+    pairs = itertools.pairwise(values)
+    return sum(((5 * left + 3 * right) % 7) / 3 for left, right in pairs)
+
+
+def study_of(
+    space: Any = SPACE, limits: Any = WINDOW, name: str = DEFAULT, **options: Any
+) -> Study:
+    sampler = make_sampler(name, space, limits, **({"seed": 0} | options))
+    return optuna.create_study(direction="maximize", sampler=sampler)
+
+
+def run(study: Study, number: int, objective: Callable[[Any], float] = score) -> Study:
+    space = study.sampler.region.search_space  # type: ignore[attr-defined]
+    for _ in range(number):
+        trial = study.ask(space)
+        study.tell(trial, objective(trial.params))
+    return study
+
+
+def proposed(study: Study) -> list[dict[str, Any]]:
+    return [trial.params for trial in study.get_trials(states=(TrialState.COMPLETE,))]
+
+
+def test_proposals_lie_within_the_limits_and_differ() -> None:
+    study = run(study_of(), 40)
+    assert all(is_inside(params, SPACE, WINDOW) for params in proposed(study))
+    assert len({tuple(params.values()) for params in proposed(study)}) == 40
+
+
+def test_the_model_proposes_once_start_up_is_over() -> None:
+    counts = run(study_of(), 40).sampler.counts  # type: ignore[attr-defined]
+    assert counts["base"] == 40 - NUM_START
+    assert counts["random"] == NUM_START
+
+
+@given(data=st.data())
+@settings(max_examples=15)
+def test_proposals_in_any_space_lie_within_its_limits_and_differ(data: st.DataObject) -> None:
+    space = data.draw(any_spaces())
+    assume(not all(dist.single() for dist in space.values()))  # Optuna asks no sampler then
+    limits = data.draw(limits_on(space, satisfiable=True))
+    study = study_of(space, limits)
+    for _ in range(NUM_START + 3):
+        trial = study.ask()
+        try:
+            params = {name: trial._suggest(name, dist) for name, dist in space.items()}
+        except (NothingFits, Exhausted):
+            study.tell(trial, state=TrialState.FAIL)
+            break
+        study.tell(trial, float(len(repr(params))))
+        assert is_inside(params, space, limits)
+    assert len(proposed(study)) == len({tuple(params.items()) for params in proposed(study)})
+
+
+def test_a_finite_space_is_proposed_point_by_point_and_then_exhausted() -> None:
+    space = {"a": IntDistribution(1, 9), "b": IntDistribution(1, 9)}
+    limits = [Limit("area", lambda p: p["a"] * p["b"], maximum=20, minimum=10)]
+    inside = {(a, b) for a in range(1, 10) for b in range(1, 10) if 10 <= a * b <= 20}
+    study = run(study_of(space, limits), len(inside), lambda params: float(params["a"]))
+    assert {(p["a"], p["b"]) for p in proposed(study)} == inside
+    with pytest.raises(Exhausted):
+        study.ask(space)
+
+
+# Seeds, resume, workers
+
+
+def test_the_same_seed_proposes_the_same_and_another_does_not() -> None:
+    first = proposed(run(study_of(), 20))
+    assert proposed(run(study_of(), 20)) == first
+    assert proposed(run(study_of(seed=1), 20)) != first
+
+
+@pytest.mark.parametrize("before", [5, NUM_START, 17])
+def test_a_resumed_study_proposes_what_an_undisturbed_one_does(before: int) -> None:
+    study = run(study_of(), before)
+    study.sampler = study_of().sampler
+    assert proposed(run(study, 24 - before)) == proposed(run(study_of(), 24))
+
+
+def test_what_a_claim_refuses_is_not_proposed() -> None:
+    study = study_of(GRID, SUM, claim=lambda _, params: params["a"] != 2)
+    assert {p["a"] for p in proposed(run(study, 30, interacting))} == {1, 3, 4}
+
+
+def test_workers_that_run_at_once_are_sent_apart() -> None:
+    """Believed to be scored, a running trial leaves little to expect beside it."""
+    study = run(study_of(GRID, SUM), 20, interacting)
+    running = [study.ask(GRID).params for _ in range(6)]
+    assert len({tuple(params.values()) for params in running}) == 6
+
+
+@pytest.mark.parametrize("number", [1, 15])
+def test_scored_trials_without_all_parameters_disturb_nothing(number: int) -> None:
+    study = study_of()
+    for value in range(number):
+        study.add_trial(optuna.create_trial(value=value))
+    assert len(proposed(run(study, 15))) == 15 + number
+
+
+def test_failed_and_pruned_trials_disturb_nothing() -> None:
+    study = run(study_of(), 12)
+    study.tell(study.ask(SPACE), state=TrialState.FAIL)
+    study.tell(study.ask(SPACE), state=TrialState.PRUNED)
+    assert len(proposed(run(study, 3))) == 15
+
+
+# What it is for
+
+
+def best_of(name: str, objective: Callable[[Any], float], seed: int, number: int = 40) -> float:
+    study = study_of(GRID, SUM, name, seed=seed)
+    return run(study, number, objective).best_value
+
+
+def test_where_choices_interact_it_is_better_than_random_and_tpe() -> None:
+    ours = np.array([best_of(DEFAULT, interacting, seed) for seed in range(8)])
+    for other in ("random", "tpe"):
+        theirs = np.array([best_of(other, interacting, seed) for seed in range(8)])
+        gained = ours - theirs
+        assert gained.mean() > 2 * gained.std(ddof=1) / math.sqrt(8), other
+
+
+def test_where_nothing_can_be_learned_it_is_no_worse_than_random() -> None:
+    worth = dict(enumerate(np.random.default_rng(0).normal(size=4**6)))
+
+    def unrelated(params: Mapping[str, Any]) -> float:
+        return worth[sum((value - 1) * 4**place for place, value in enumerate(params.values()))]
+
+    ours = np.array([best_of(DEFAULT, unrelated, seed) for seed in range(12)])
+    theirs = np.array([best_of("random", unrelated, seed) for seed in range(12)])
+    gained = ours - theirs
+    assert gained.mean() > -2 * gained.std(ddof=1) / math.sqrt(12)
+
+
+def test_a_study_that_minimizes_is_minimized() -> None:
+    study = optuna.create_study(sampler=make_sampler(DEFAULT, GRID, SUM, seed=0))
+    run(study, 40, lambda params: -interacting(params))
+    assert -study.best_value >= best_of(DEFAULT, interacting, 0) - 1e-9
+
+
+def test_features_of_ones_own_lead_to_what_they_tell() -> None:
+    """The score is a number of a network that no parameter tells."""
+    worth = np.random.default_rng(0).random(4**6)
+
+    def hidden(params: Mapping[str, Any]) -> float:
+        place = sum((value - 1) * 4**place for place, value in enumerate(params.values()))
+        return float(worth[place])
+
+    told = run(study_of(GRID, [], features=lambda params: [hidden(params)]), 25, hidden)
+    untold = run(study_of(GRID, []), 25, hidden)
+    means = [np.mean([t.value for t in study.trials[NUM_START:]]) for study in (told, untold)]
+    assert means[0] > means[1] + 0.2
+
+
+def test_proposals_of_networks_fill_the_window() -> None:
+    space = SearchSpace.from_config(load_space("resnet")[1], max_params=250_000)
+    limits = Budget(250_000).limits(space)
+    scaling = WidthScaling(space, limits)
+    study = study_of(
+        dict(space.distributions),
+        limits,
+        repair=scaling.repair,
+        random_feasible=scaling.random_feasible,
+    )
+    run(study, 15, lambda params: float(params["depth_3"]))
+    assert all(225_000 <= limits[0].cost(params) <= 250_000 for params in proposed(study))
+    assert study.sampler.counts["base"] == 5  # type: ignore[attr-defined]
+
+
+# The table
+
+
+@pytest.mark.parametrize("name", [DEFAULT, *SAMPLERS])
+def test_every_sampler_is_made_by_name_and_keeps_the_limits(name: str) -> None:
+    if name == "cmaes":
+        pytest.importorskip("cmaes")
+    study = run(study_of(GRID, SUM, name), 4, interacting)
+    assert all(sum(params.values()) <= 15 for params in proposed(study))
+
+
+def test_a_sampler_that_is_not_there_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match="unknown sampler 'grid'; known: default, tpe,"):
+        make_sampler("grid", GRID, SUM)
+
+
+# Arithmetic
+
+
+def test_in_a_large_study_the_model_is_of_a_part_of_it() -> None:
+    assert _thinned(50).tolist() == list(range(50))
+    kept = _thinned(5000)
+    assert len(set(kept.tolist())) == MAX_ROWS
+    assert kept[0] == 0
+    assert kept[-MAX_ROWS // 2 :].tolist() == list(range(5000 - MAX_ROWS // 2, 5000))
+
+
+def test_the_expected_improvement_is_that_of_many_draws() -> None:
+    draws = np.random.default_rng(0).normal(0.3, 0.5, size=1_000_000)
+    found = _improvement(np.array([0.3]), np.array([0.5]), 0.7)
+    assert math.exp(found[0]) == pytest.approx(np.maximum(draws - 0.7, 0).mean(), rel=0.01)
+
+
+def test_the_logarithm_of_a_hopeless_improvement_is_finite_and_falls() -> None:
+    values = [_log_gain(z) for z in (-1, -4.99, -5.01, -10, -1000)]
+    assert np.isfinite(values).all()
+    assert values == sorted(values, reverse=True)
+    assert values[1] == pytest.approx(values[2], abs=0.3)
+
+
+@pytest.mark.parametrize("reach", REACHES)
+def test_warping_keeps_the_order_and_can_be_undone(reach: float) -> None:
+    values = np.array([-50.0, 0.0, 0.9, 0.95, 1.0])
+    warping = Warping.of(values, reach)
+    warped = warping(values)
+    assert (np.diff(warped) > 0).all()
+    assert warping.inverse(warped) == pytest.approx(values)
+    step = 1e-6
+    slopes = (warping(values + step) - warping(values - step)) / (2 * step)
+    assert warping.log_slope(values[:-1]) == pytest.approx(np.log(slopes[:-1]).sum(), abs=1e-6)
+    assert warping.inverse_slope(warped) == pytest.approx(1 / slopes, rel=1e-5)
