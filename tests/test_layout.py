@@ -24,8 +24,9 @@ ROWS = (
     ("study",),
     ("objective", "sisters"),
     ("workers", "retrain_record"),
-    ("results", "ledger", "retraining"),
+    ("results", "analysis", "ledger", "retraining"),
     ("report", "doctor"),
+    ("dashboard",),
     ("search", "retrain"),
     ("cli", "__init__"),
     ("__main__",),
@@ -46,12 +47,12 @@ HOMES = {
         "objective",
         "workers",
     },
-    "optuna_dashboard": {"sisters"},
+    "optuna_dashboard": {"sisters", "dashboard"},
     "safetensors": {"checkpoint", "export"},
     "sqlalchemy": {"storage"},
     "torchvision": {"data"},
     "plotly": {"report"},
-    "pandas": {"results", "ledger", "report"},
+    "pandas": {"results", "analysis", "ledger", "report"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
@@ -104,7 +105,8 @@ def test_each_framework_has_one_home(path: Path) -> None:
     for imported in imports(path, with_types=own not in TYPES_ONLY):
         framework = imported.split(".")[0]
         if framework == "optuna" and own == "results":
-            assert imported.startswith("optuna.trial"), "results only names trial states"
+            named = ("optuna.trial", "optuna.importance")
+            assert imported.startswith(named), "results names trial states and asks for importances"
             continue
         assert own in HOMES.get(framework, {own}), f"{own} imports {imported}"
         if framework == "optuna" and own in DISTRIBUTIONS_ONLY:
