@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nas.surrogate import estimate
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GROUPS = ("search", "random", "hand-made")
 BY_HAND = ("baseline", "enqueued", "imported")
-STAGE_FIELDS = ("depth", "width", "kernel_size")
+SHOWN_FIELDS = ("depth", "width", "kernel_size")
 LEAST_TO_CORRELATE = 5  # networks
 RESAMPLES = 2000
 
@@ -80,21 +82,41 @@ def expected_best(values: Sequence[float], count: int) -> float:
     return sum(v * (w / total) for v, w in zip(sorted(values), ways, strict=True))
 
 
+def denoise(scored: pd.DataFrame) -> pd.DataFrame:
+    """Add `denoised`, the estimate of the score without its luck, and `denoised_std`, its spread.
+
+    The model sees the architecture, parameters and multiply-adds, so also networks from outside
+    the search space; where it does not fit, the estimate is the score (`nas.surrogate`).
+    """
+    features = _by_stage(scored).fillna(0.0)
+    for cost in ("num_params", "num_macs"):
+        features[cost] = np.log(scored[cost].astype(float))
+    found = estimate(features.to_numpy(float), scored["val_accuracy"].to_numpy(float))
+    return scored.assign(denoised=found.mean, denoised_std=found.std)
+
+
 def stages(scored: pd.DataFrame) -> pd.DataFrame:
     """Lay the architectures out: `trial`, `val_accuracy`, `depth_1`, `width_1`, `kernel_size_1`...
 
     A network with fewer stages than another has NaN there.
     """
+    laid_out = _by_stage(scored)
+    shown = [column for column in laid_out if column.startswith(SHOWN_FIELDS)]
+    return pd.concat([scored[["trial", "val_accuracy"]], laid_out[shown]], axis=1)
+
+
+def _by_stage(scored: pd.DataFrame) -> pd.DataFrame:
+    """Give each stage's numbers, and 1 in a column for its block type."""
     rows = [
         {
-            f"{field}_{number}": stage[field]
+            f"{name}_{number}": value
             for number, stage in enumerate(json.loads(text)["stages"], 1)
-            for field in STAGE_FIELDS
+            for name, value in (*stage.items(), (stage["block"], 1))
+            if name != "block"
         }
         for text in scored["architecture_json"]
     ]
-    laid_out = pd.DataFrame(rows, index=scored.index)
-    return pd.concat([scored[["trial", "val_accuracy"]], laid_out], axis=1)
+    return pd.DataFrame(rows, index=scored.index)
 
 
 def is_best_tenth(accuracies: pd.Series[float]) -> pd.Series[bool]:

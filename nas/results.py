@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from optuna.trial import TrialState
 
+from nas.analysis import denoise, scored
+from nas.errors import UserError
 from nas.sisters import find_sister
 from nas.study import SISTERS
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 COLUMNS = (
     "trial",
     "val_accuracy",
+    "denoised",
+    "denoised_std",
     "num_params",
     "budget_share",
     "num_macs",
@@ -27,9 +31,10 @@ COLUMNS = (
     "elapsed_seconds",
     "arch_id",
 )
-ATTRIBUTES = (*COLUMNS[2:], "architecture_json", "baseline", "fail_reason", "fail_detail")
+ATTRIBUTES = (*COLUMNS[4:], "architecture_json", "baseline", "fail_reason", "fail_detail")
 TRY_COLUMNS = ("trial", "state", "val_accuracy", *ATTRIBUTES, "started", "ended")
 LATER_COLUMNS = ("kind", "trial", "arch_id", "measure", "seed", "accuracy", "elapsed_seconds")
+RANKINGS = {"denoised": "denoised", "raw": "val_accuracy"}  # how "best" is called: its column
 LEAST_FOR_IMPORTANCES = 20  # a tenth of it, two trials, is the least that PED-ANOVA compares
 
 
@@ -58,18 +63,35 @@ def _try(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def leaderboard(study: Study) -> pd.DataFrame:
+def leaderboard(study: Study, *, by: str = "denoised") -> pd.DataFrame:
     """List the scored trials, the best first; equal scores in the order they were tried.
+
+    Args:
+        study: The study.
+        by: What "best" means, one of `RANKINGS`.
 
     Returns:
         One row a trial with `COLUMNS`, indexed by rank from 1. `val_accuracy` in [0, 1] is that
-        of one proxy run on val.
+        of one proxy run on val; `denoised` estimates it without its luck, `denoised_std` is the
+        standard deviation of that estimate.
+
+    Raises:
+        UserError: Another ranking.
     """
-    frame = tries(study)
-    frame = frame.loc[frame["state"] == "COMPLETE", list(COLUMNS)]
-    frame = frame.sort_values("val_accuracy", ascending=False, kind="stable", ignore_index=True)
+    if by not in RANKINGS:
+        raise UserError(f"unknown ranking {by!r}; known: {', '.join(RANKINGS)}")
+    frame = denoise(scored(tries(study)))[list(COLUMNS)]
+    frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
     return frame
+
+
+def best_trials(study: Study, count: int, *, by: str) -> list[int]:
+    """Give the numbers of the best scored trials, the best first (UserError if there are none)."""
+    ranked = leaderboard(study, by=by)["trial"].head(count)
+    if ranked.empty:
+        raise UserError(f"study {study.study_name!r} has no scored trial yet")
+    return [int(number) for number in ranked]
 
 
 def later_scores(study: Study) -> pd.DataFrame:

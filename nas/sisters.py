@@ -65,15 +65,6 @@ def architecture_of(study: Study, number: int) -> Architecture:
     return Architecture.from_json(trial.user_attrs["architecture_json"])
 
 
-def best_trials(study: Study, count: int) -> list[int]:
-    """Give the numbers of the best scored trials, the best first (UserError if there are none)."""
-    scored = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not scored:
-        raise UserError(f"study {study.study_name!r} has no scored trial yet")
-    ranked = sorted(scored, key=lambda t: (-(t.value or 0.0), t.number))
-    return [trial.number for trial in ranked[:count]]
-
-
 def find_finished(sister: Study, identity: Mapping[str, Any]) -> FrozenTrial | None:
     """Find the scored trial with these attributes."""
     return _find(sister, identity, TrialState.COMPLETE)
