@@ -1,18 +1,28 @@
-"""pandas frames out of a study."""
+"""pandas frames out of a study and its sisters."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from optuna.trial import TrialState
 
+from nas.analysis import denoise, scored
+from nas.errors import UserError
+from nas.sisters import find_sister
+from nas.study import SISTERS
+
 if TYPE_CHECKING:
     from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
 COLUMNS = (
     "trial",
     "val_accuracy",
+    "denoised",
+    "denoised_std",
     "num_params",
     "budget_share",
     "num_macs",
@@ -21,25 +31,128 @@ COLUMNS = (
     "elapsed_seconds",
     "arch_id",
 )
+ATTRIBUTES = (*COLUMNS[4:], "architecture_json", "baseline", "fail_reason", "fail_detail")
+TRY_COLUMNS = ("trial", "state", "val_accuracy", *ATTRIBUTES, "started", "ended")
+LATER_COLUMNS = ("kind", "trial", "arch_id", "measure", "seed", "accuracy", "elapsed_seconds")
+RANKINGS = {"denoised": "denoised", "raw": "val_accuracy"}  # how "best" is called: its column
+LEAST_FOR_IMPORTANCES = 20  # a tenth of it, two trials, is the least that PED-ANOVA compares
 
 
-def leaderboard(study: Study) -> pd.DataFrame:
+def tries(study: Study) -> pd.DataFrame:
+    """List every trial that began, in order.
+
+    Returns:
+        One row a trial with `TRY_COLUMNS`: `state` as Optuna names it, `val_accuracy` in [0, 1]
+        of the scored ones, `elapsed_seconds` of the training or else of the trial.
+    """
+    trials = study.get_trials(deepcopy=False)
+    rows = [_try(t) for t in trials if t.state is not TrialState.WAITING]
+    return pd.DataFrame(rows, columns=list(TRY_COLUMNS))
+
+
+def _try(trial: FrozenTrial) -> dict[str, Any]:
+    row: dict[str, Any] = {name: trial.user_attrs.get(name) for name in ATTRIBUTES}
+    if row["elapsed_seconds"] is None and trial.duration is not None:
+        row["elapsed_seconds"] = trial.duration.total_seconds()
+    return row | {
+        "trial": trial.number,
+        "state": trial.state.name,
+        "val_accuracy": trial.value if trial.state is TrialState.COMPLETE else None,
+        "started": trial.datetime_start,
+        "ended": trial.datetime_complete,
+    }
+
+
+def leaderboard(study: Study, *, by: str = "denoised") -> pd.DataFrame:
     """List the scored trials, the best first; equal scores in the order they were tried.
+
+    Args:
+        study: The study.
+        by: What "best" means, one of `RANKINGS`.
 
     Returns:
         One row a trial with `COLUMNS`, indexed by rank from 1. `val_accuracy` in [0, 1] is that
-        of one proxy run on val.
+        of one proxy run on val; `denoised` estimates it without its luck, `denoised_std` is the
+        standard deviation of that estimate.
+
+    Raises:
+        UserError: Another ranking.
     """
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    rows = [
-        {"trial": t.number, "val_accuracy": t.value}
-        | {name: t.user_attrs.get(name) for name in COLUMNS[2:]}
-        for t in trials
-    ]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    frame = frame.sort_values("val_accuracy", ascending=False, kind="stable", ignore_index=True)
+    if by not in RANKINGS:
+        raise UserError(f"unknown ranking {by!r}; known: {', '.join(RANKINGS)}")
+    frame = denoise(scored(tries(study)))[list(COLUMNS)]
+    frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
     return frame
+
+
+def best_trials(study: Study, count: int, *, by: str) -> list[int]:
+    """Give the numbers of the best scored trials, the best first (UserError if there are none)."""
+    ranked = leaderboard(study, by=by)["trial"].head(count)
+    if ranked.empty:
+        raise UserError(f"study {study.study_name!r} has no scored trial yet")
+    return [int(number) for number in ranked]
+
+
+def later_scores(study: Study) -> pd.DataFrame:
+    """List what the sisters measured of the study's networks.
+
+    Returns:
+        One row a finished trial of a sister with `LATER_COLUMNS`. `kind` is the sister, `trial`
+        the source trial's number (missing for a network from elsewhere), `measure` says what the
+        accuracy is of: the recipe and the split, or the finalists' proxy.
+    """
+    sisters = {kind: find_sister(study, kind) for kind in SISTERS}
+    rows = [
+        _later(kind, trial)
+        for kind, sister in sisters.items()
+        if sister is not None
+        for trial in sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    ]
+    return pd.DataFrame(rows, columns=list(LATER_COLUMNS))
+
+
+def _later(kind: str, trial: FrozenTrial) -> dict[str, Any]:
+    attrs = trial.user_attrs
+    named = [str(attrs[name]) for name in ("recipe", "split") if name in attrs]
+    return {
+        "kind": kind,
+        "trial": attrs.get("source_trial"),
+        "arch_id": attrs.get("arch_id"),
+        "measure": f"full training ({', '.join(named)})" if kind == "retrain" else kind,
+        "seed": attrs.get("seed"),
+        "accuracy": trial.value,
+        "elapsed_seconds": attrs.get("elapsed_seconds"),
+    }
+
+
+def importances(study: Study) -> pd.DataFrame:
+    """Share out how much each parameter matters for reaching the best tenth (PED-ANOVA).
+
+    Returns:
+        `parameter` and `importance`, which sum to 1, the largest first; no rows where there are
+        too few trials with parameters to tell.
+    """
+    from optuna.importance import get_param_importances
+
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    enough = sum(bool(t.params) for t in trials) >= LEAST_FOR_IMPORTANCES
+    with warnings.catch_warnings():  # a network outside the space has no parameters; one is few
+        warnings.filterwarnings("ignore", "Some regimes for parameter")
+        found = get_param_importances(study) if enough else {}
+    frame = pd.DataFrame(list(found.items()), columns=["parameter", "importance"])
+    return frame.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+
+
+def limits(study: Study) -> dict[str, tuple[int | None, int]]:
+    """Read the study's limits: (minimum or `None`, maximum) by the cost's name."""
+    found = json.loads(study.user_attrs.get("identity", "{}"))
+    prefix = "limits."
+    return {
+        key.removeprefix(prefix): (bounds[0], bounds[1])
+        for key, bounds in found.items()
+        if key.startswith(prefix)
+    }
 
 
 def refused_draws(study: Study) -> dict[str, int]:

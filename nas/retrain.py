@@ -21,6 +21,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     trial: int | None = None,
     *,
     top: int | None = None,
+    by: str = "denoised",
     model: str | None = None,
     architecture: str | Path | None = None,
     study: str | None = None,
@@ -47,6 +48,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     Args:
         trial: Number of a scored trial.
         top: How many of the best scored trials.
+        by: Best by "denoised" (the estimate without luck) or "raw" score.
         model: A hand-made network, by name.
         architecture: An architecture's JSON file.
         study: Name of the study; the only one there is need not be named.
@@ -100,7 +102,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     is_from_study = trial is not None or top is not None
     source = _source(study, storage) if is_from_study or study is not None else None
     networks = (
-        _from_study(source, trial, top)
+        _from_study(source, trial, top, by)
         if source is not None and is_from_study
         else [_from_outside(model, architecture)]
     )
@@ -162,11 +164,12 @@ def _source(name: str | None, url: str | None) -> Study:
     return study
 
 
-def _from_study(study: Study, trial: int | None, top: int | None) -> list[Network]:
+def _from_study(study: Study, trial: int | None, top: int | None, by: str) -> list[Network]:
+    from nas.results import best_trials
     from nas.retrain_record import Network
-    from nas.sisters import architecture_of, best_trials
+    from nas.sisters import architecture_of
 
-    numbers = [trial] if trial is not None else best_trials(study, top or 1)
+    numbers = [trial] if trial is not None else best_trials(study, top or 1, by=by)
     return [Network(architecture_of(study, n), f"trial-{n}", n) for n in numbers]
 
 

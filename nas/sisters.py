@@ -36,6 +36,14 @@ def open_sister(storage: BaseStorage, study_name: str, kind: str) -> Study:
     return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
 
 
+def find_sister(study: Study, kind: str) -> Study | None:
+    """Load a study's sister of this kind, or `None` where nothing was recorded yet."""
+    storage, name = study._storage, f"{study.study_name}-{kind}"  # noqa: SLF001
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
+
+
 def architecture_of(study: Study, number: int) -> Architecture:
     """Read the network of a scored trial.
 
@@ -55,15 +63,6 @@ def architecture_of(study: Study, number: int) -> Architecture:
             "choose one of `nas leaderboard`, or name a network with --architecture"
         )
     return Architecture.from_json(trial.user_attrs["architecture_json"])
-
-
-def best_trials(study: Study, count: int) -> list[int]:
-    """Give the numbers of the best scored trials, the best first (UserError if there are none)."""
-    scored = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not scored:
-        raise UserError(f"study {study.study_name!r} has no scored trial yet")
-    ranked = sorted(scored, key=lambda t: (-(t.value or 0.0), t.number))
-    return [trial.number for trial in ranked[:count]]
 
 
 def find_finished(sister: Study, identity: Mapping[str, Any]) -> FrozenTrial | None:

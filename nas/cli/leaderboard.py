@@ -17,6 +17,9 @@ def leaderboard(
     study: Annotated[str | None, typer.Argument(help="Its name, if there are several")] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL")] = None,
     top: Annotated[int, typer.Option(help="Rows to print", min=1)] = 10,
+    by: Annotated[
+        str, typer.Option(help="Best by denoised (estimated without luck) or raw score")
+    ] = "denoised",
     csv: Annotated[Path | None, typer.Option(help="Write all rows to this file")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
@@ -28,7 +31,7 @@ def leaderboard(
     from nas.results import leaderboard as frame_of
     from nas.study import find_study
 
-    frame = frame_of(find_study(study, storage))
+    frame = frame_of(find_study(study, storage), by=by)
     if csv is not None:
         try:
             frame.to_csv(csv)
@@ -47,7 +50,7 @@ def print_table(frame: pd.DataFrame) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("rank", "trial", "val", "params", "of budget", "s"):
+    for title in ("rank", "trial", "val", "denoised", "params", "of budget"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("architecture", overflow="fold")
     table.add_column("by", overflow="fold")
@@ -56,9 +59,9 @@ def print_table(frame: pd.DataFrame) -> None:
             str(row.Index),
             str(row.trial),
             f"{row.val_accuracy:.2%}",
+            f"{row.denoised:.2%}",
             f"{row.num_params:,}",
             f"{row.budget_share:.1%}",
-            f"{row.elapsed_seconds:.0f}",
             str(row.architecture),
             str(row.proposed_by),
         )

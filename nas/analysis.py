@@ -1,0 +1,225 @@
+"""What the frames of `results` say: fronts, groups, stages, agreement; frames to frames."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nas.surrogate import estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GROUPS = ("search", "random", "hand-made")
+BY_HAND = ("baseline", "enqueued", "imported")
+SHOWN_FIELDS = ("depth", "width", "kernel_size")
+LEAST_TO_CORRELATE = 5  # networks
+RESAMPLES = 2000
+
+
+def scored(tries: pd.DataFrame) -> pd.DataFrame:
+    """Keep the scored trials, in order."""
+    return tries[tries["state"] == "COMPLETE"].reset_index(drop=True)
+
+
+def size_and_accuracy(scored: pd.DataFrame) -> pd.DataFrame:
+    """Add `is_on_front`: no network of at most as many parameters scores as much."""
+    order = scored.sort_values(["num_params", "val_accuracy"], ascending=[True, False])
+    before = order["val_accuracy"].cummax().shift(fill_value=-math.inf)
+    on_front = order["val_accuracy"] > before
+    return scored.assign(is_on_front=on_front.reindex(scored.index))
+
+
+def history(scored: pd.DataFrame) -> pd.DataFrame:
+    """Add `incumbent`, the best score so far, and `group`, one of `GROUPS`."""
+    return scored.assign(
+        incumbent=scored["val_accuracy"].cummax(), group=scored["proposed_by"].map(group_of)
+    )
+
+
+def group_of(proposed_by: object) -> str:
+    """Tell whether a network was searched for, drawn at random, or made by hand."""
+    if str(proposed_by).startswith(BY_HAND):
+        return "hand-made"
+    return "random" if proposed_by == "random" else "search"
+
+
+def compare_groups(history: pd.DataFrame) -> pd.DataFrame:
+    """Compare the groups by their means, and by the best of equally many of each.
+
+    Returns:
+        One row a group that has networks: `group`, `num_networks`, `mean`, `standard_error` (NaN
+        of one network), `best`, `equal_number` (the size of the smallest group) and
+        `expected_best` of that many drawn from the group without replacement.
+    """
+    groups = {g: history.loc[history["group"] == g, "val_accuracy"] for g in GROUPS}
+    groups = {group: values for group, values in groups.items() if len(values)}
+    equal = min(map(len, groups.values()), default=0)
+    rows = [
+        {
+            "group": group,
+            "num_networks": len(values),
+            "mean": values.mean(),
+            "standard_error": values.sem(),
+            "best": values.max(),
+            "equal_number": equal,
+            "expected_best": expected_best(list(values), equal),
+        }
+        for group, values in groups.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def expected_best(values: Sequence[float], count: int) -> float:
+    """Give the mean over all choices of `count` of the values of the largest one chosen."""
+    total = math.comb(len(values), count)
+    ways = (math.comb(rank, count - 1) for rank in range(len(values)))
+    return sum(v * (w / total) for v, w in zip(sorted(values), ways, strict=True))
+
+
+def denoise(scored: pd.DataFrame) -> pd.DataFrame:
+    """Add `denoised`, the estimate of the score without its luck, and `denoised_std`, its spread.
+
+    The model sees the architecture, parameters and multiply-adds, so also networks from outside
+    the search space; where it does not fit, the estimate is the score (`nas.surrogate`).
+    """
+    features = _by_stage(scored).fillna(0.0)
+    for cost in ("num_params", "num_macs"):
+        features[cost] = np.log(scored[cost].astype(float))
+    found = estimate(features.to_numpy(float), scored["val_accuracy"].to_numpy(float))
+    return scored.assign(denoised=found.mean, denoised_std=found.std)
+
+
+def stages(scored: pd.DataFrame) -> pd.DataFrame:
+    """Lay the architectures out: `trial`, `val_accuracy`, `depth_1`, `width_1`, `kernel_size_1`...
+
+    A network with fewer stages than another has NaN there.
+    """
+    laid_out = _by_stage(scored)
+    shown = [column for column in laid_out if column.startswith(SHOWN_FIELDS)]
+    return pd.concat([scored[["trial", "val_accuracy"]], laid_out[shown]], axis=1)
+
+
+def _by_stage(scored: pd.DataFrame) -> pd.DataFrame:
+    """Give each stage's numbers, and 1 in a column for its block type."""
+    rows = [
+        {
+            f"{name}_{number}": value
+            for number, stage in enumerate(json.loads(text)["stages"], 1)
+            for name, value in (*stage.items(), (stage["block"], 1))
+            if name != "block"
+        }
+        for text in scored["architecture_json"]
+    ]
+    return pd.DataFrame(rows, index=scored.index)
+
+
+def is_best_tenth(accuracies: pd.Series[float]) -> pd.Series[bool]:
+    """Mark the best tenth, at least one."""
+    count = max(1, round(len(accuracies) / 10))
+    return accuracies.rank(ascending=False, method="first") <= count
+
+
+def best_tenth(stages: pd.DataFrame) -> pd.DataFrame:
+    """Compare depth, width and kernel size of the best tenth, stage by stage, with the rest.
+
+    Returns:
+        `field`, `stage`, `group` ("best tenth" or "the rest"), `num_networks`, and the quartiles
+        `lower`, `median` and `upper`; fields that never vary are left out.
+    """
+    if len(stages) < 2:
+        return pd.DataFrame(columns=["field", "stage", "group", "num_networks"])
+    is_best = is_best_tenth(stages["val_accuracy"])
+    varying = [c for c in stages.columns[2:] if stages[c].nunique() > 1]
+    rows = []
+    for column in varying:
+        field, stage = column.rsplit("_", 1)
+        for group, members in (("best tenth", is_best), ("the rest", ~is_best)):
+            values = stages.loc[members, column].dropna()
+            lower, median, upper = values.quantile([0.25, 0.5, 0.75])
+            rows.append((field, int(stage), group, len(values), lower, median, upper))
+    names = ["field", "stage", "group", "num_networks", "lower", "median", "upper"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def agreement(scored: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
+    """Put the proxy's score of each network beside what was measured of it later.
+
+    Returns:
+        One row a network and measure: `trial`, `measure`, `val_accuracy`, and the `accuracy`
+        there, the mean of `num_seeds`.
+    """
+    by_arch = scored.set_index("arch_id")["trial"]
+    trial = later["trial"].fillna(later["arch_id"].map(by_arch))
+    known = later.assign(trial=trial).dropna(subset=["trial"]).astype({"trial": int})
+    means = known.groupby(["trial", "measure"], as_index=False).agg(
+        accuracy=("accuracy", "mean"), num_seeds=("accuracy", "size")
+    )
+    return means.merge(scored[["trial", "val_accuracy"]], on="trial")
+
+
+@dataclass(frozen=True, slots=True)
+class RankCorrelation:
+    """Spearman's rank correlation with a bootstrap interval.
+
+    Attributes:
+        num_networks: How many have both scores.
+        spearman: In [-1, 1].
+        low: 2.5th percentile over resampled networks.
+        high: 97.5th.
+    """
+
+    num_networks: int
+    spearman: float
+    low: float
+    high: float
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the ranking is better than none."""
+        return self.low > 0
+
+
+def rank_correlation(pairs: pd.DataFrame, *, seed: int = 0) -> RankCorrelation | None:
+    """Correlate the ranks of `val_accuracy` and `accuracy`; `None` under five networks."""
+    if len(pairs) < LEAST_TO_CORRELATE:
+        return None
+    columns = (pairs["val_accuracy"], pairs["accuracy"])
+    x, y = (np.unique(column.to_numpy(), return_inverse=True)[1] for column in columns)
+    drawn = np.random.default_rng(seed).integers(len(x), size=(RESAMPLES, len(x)))
+    resampled = [_spearman(x[rows], y[rows]) for rows in drawn]
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    return RankCorrelation(len(x), _spearman(x, y), float(low), float(high))
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Correlate the ranks of two arrays of small whole numbers; NaN if one is constant."""
+    x, y = (ranks - ranks.mean() for ranks in (_ranks(x), _ranks(y)))
+    spread = math.sqrt((x @ x) * (y @ y))
+    return float(x @ y) / spread if spread else math.nan
+
+
+def _ranks(codes: np.ndarray) -> np.ndarray:
+    """Rank from 1, equal ones by their mean rank."""
+    counts = np.bincount(codes)
+    mean_ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[codes]
+    return mean_ranks
+
+
+def time_spent(tries: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
+    """Add up where the time went: `what`, `num_trials`, `hours`, the most first."""
+    ends = {"COMPLETE": "scored", "PRUNED": "over budget", "RUNNING": "running"}
+    what = tries["state"].map(ends).fillna("failed: " + tries["fail_reason"].fillna("unknown"))
+    of_tries = tries[["elapsed_seconds"]].assign(what=what)
+    of_later = later[["elapsed_seconds"]].assign(what=later["measure"])
+    both = pd.concat([of_tries, of_later]).astype({"elapsed_seconds": float})
+    sums = both.groupby("what", as_index=False).agg(
+        num_trials=("elapsed_seconds", "size"), hours=("elapsed_seconds", "sum")
+    )
+    sums["hours"] /= 3600
+    return sums.sort_values("hours", ascending=False, kind="stable", ignore_index=True)

@@ -1,0 +1,172 @@
+"""The frames that the report draws."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from random import Random
+
+import pandas as pd
+import pytest
+from fake_study import NUM_RANDOM, add_retrained, fake_study, quality_of
+
+from nas import analysis, results
+from nas.architecture import Architecture
+
+
+def frame(accuracies: list[float], num_params: list[int] | None = None) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "trial": range(len(accuracies)),
+            "val_accuracy": accuracies,
+            "num_params": num_params or range(len(accuracies)),
+        }
+    )
+
+
+def test_the_front_holds_what_no_smaller_or_equal_network_reaches() -> None:
+    points = frame([0.5, 0.4, 0.6, 0.6, 0.7, 0.7], [10, 20, 30, 30, 5, 40])
+    on_front = analysis.size_and_accuracy(points)["is_on_front"]
+    assert list(points["trial"][on_front]) == [4]
+    points = frame([0.5, 0.4, 0.6, 0.7], [10, 20, 30, 40])
+    assert list(analysis.size_and_accuracy(points)["is_on_front"]) == [True, False, True, True]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 7])
+def test_the_expected_best_is_the_mean_over_all_choices(count: int) -> None:
+    values = [0.3, 0.9, 0.1, 0.5, 0.5, 0.2, 0.8]
+    slow = statistics.mean(max(chosen) for chosen in itertools.combinations(values, count))
+    assert analysis.expected_best(values, count) == pytest.approx(slow)
+
+
+def test_the_expected_best_of_thousands_is_finite() -> None:
+    assert analysis.expected_best([k / 2000 for k in range(2000)], 1000) == pytest.approx(
+        1, abs=0.001
+    )
+
+
+def test_groups_are_compared_at_equal_numbers() -> None:
+    scored = frame([0.1, 0.2, 0.3, 0.4, 0.9]).assign(
+        proposed_by=["baseline", "random", "random", "tpe", "tpe, repaired"]
+    )
+    history = analysis.history(scored)
+    assert list(history["incumbent"]) == [0.1, 0.2, 0.3, 0.4, 0.9]
+    groups = analysis.compare_groups(history).set_index("group")
+    assert list(groups.index) == ["search", "random", "hand-made"]
+    assert dict(groups["num_networks"]) == {"search": 2, "random": 2, "hand-made": 1}
+    assert (groups["equal_number"] == 1).all()
+    assert groups.loc["search", "expected_best"] == pytest.approx(0.65)
+    assert math.isnan(groups.loc["hand-made", "standard_error"])
+
+
+def test_stages_are_laid_out_and_shorter_networks_leave_gaps() -> None:
+    two, three = Architecture.of([1, 2], [8, 16]), Architecture.of([3, 3, 3], [4, 6, 8], [3, 5, 7])
+    scored = frame([0.1, 0.2]).assign(architecture_json=[two.to_json(), three.to_json()])
+    laid_out = analysis.stages(scored)
+    assert laid_out.loc[1, ["depth_3", "width_3", "kernel_size_3"]].tolist() == [3, 8, 7]
+    assert laid_out.loc[0, ["depth_2", "width_2", "kernel_size_2"]].tolist() == [2, 16, 3]
+    assert math.isnan(laid_out.loc[0, "depth_3"])
+
+
+def test_the_best_tenth_is_compared_with_the_rest() -> None:
+    archs = [Architecture.of([1, depth], [8, 16]) for depth in range(1, 21)]
+    scored = frame([a.stages[1].depth / 20 for a in archs])
+    scored["architecture_json"] = [a.to_json() for a in archs]
+    found = analysis.best_tenth(analysis.stages(scored))
+    assert set(found["field"] + found["stage"].astype(str)) == {"depth2"}
+    by_group = found.set_index("group")
+    assert by_group.loc["best tenth", ["num_networks", "median"]].tolist() == [2, 19.5]
+    assert by_group.loc["the rest", ["num_networks", "median"]].tolist() == [18, 9.5]
+
+
+def test_tries_hold_what_was_scored_and_what_failed() -> None:
+    tries = results.tries(fake_study(number=20, num_failed=2))
+    assert list(tries["state"]) == ["COMPLETE"] * 20 + ["FAIL"] * 2
+    assert list(tries["fail_reason"].dropna()) == ["diverged"] * 2
+    assert tries["elapsed_seconds"].iloc[-1] == 10
+    assert len(analysis.scored(tries)) == 20
+
+
+def test_later_scores_meet_the_proxys_by_source_trial_or_by_architecture() -> None:
+    study = fake_study(number=20)
+    add_retrained(study, [3, 5], seeds=2)
+    later = results.later_scores(study)
+    later.loc[later["trial"] == 5, "trial"] = None  # as of a network named by its file
+    pairs = analysis.agreement(analysis.scored(results.tries(study)), later)
+    assert list(pairs["trial"]) == [3, 5]
+    assert list(pairs["num_seeds"]) == [2, 2]
+    assert pairs["accuracy"].tolist() == pytest.approx(
+        [quality_of(study.trials[number]) + 0.2 for number in (3, 5)]
+    )
+
+
+def test_a_study_without_sisters_has_no_later_scores() -> None:
+    study = fake_study(number=5)
+    assert results.later_scores(study).empty
+    assert analysis.agreement(
+        analysis.scored(results.tries(study)), results.later_scores(study)
+    ).empty
+
+
+def test_the_rank_correlation_needs_five_networks() -> None:
+    pairs = pd.DataFrame({"val_accuracy": [1, 2, 3, 4.0], "accuracy": [1, 2, 3, 4.0]})
+    assert analysis.rank_correlation(pairs) is None
+
+
+def test_equal_ranks_correlate_fully_and_opposite_ones_not() -> None:
+    up = [0.1, 0.2, 0.4, 0.5, 0.9]
+    same = analysis.rank_correlation(pd.DataFrame({"val_accuracy": up, "accuracy": up}))
+    assert (same.num_networks, same.spearman) == (5, pytest.approx(1))  # type: ignore[union-attr]
+    assert same.tells_apart  # type: ignore[union-attr]
+    opposite = pd.DataFrame({"val_accuracy": up, "accuracy": up[::-1]})
+    assert analysis.rank_correlation(opposite).spearman == pytest.approx(-1)  # type: ignore[union-attr]
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng, covered = Random(0), 0
+    for _ in range(40):
+        x = [rng.gauss(0, 1) for _ in range(30)]
+        y = [value + rng.gauss(0, 1) for value in x]  # Spearman about 0.69
+        found = analysis.rank_correlation(pd.DataFrame({"val_accuracy": x, "accuracy": y}))
+        covered += found.low <= 0.69 <= found.high  # type: ignore[union-attr]
+    assert covered >= 34
+
+
+def test_noise_is_not_taken_for_a_ranking() -> None:
+    rng, claimed = Random(1), 0
+    for _ in range(40):
+        noise = [[rng.gauss(0, 1) for _ in range(12)] for _ in range(2)]
+        pairs = pd.DataFrame({"val_accuracy": noise[0], "accuracy": noise[1]})
+        claimed += analysis.rank_correlation(pairs).tells_apart  # type: ignore[union-attr]
+    assert claimed <= 5
+
+
+def test_time_is_added_up_by_what_it_was_spent_on() -> None:
+    study = fake_study(number=20, num_failed=2)
+    add_retrained(study, [3], seeds=2)
+    spent = analysis.time_spent(results.tries(study), results.later_scores(study))
+    by_what = spent.set_index("what")
+    assert list(by_what.index) == ["full training (strong, test)", "scored", "failed: diverged"]
+    assert by_what["hours"].tolist() == pytest.approx([1200 / 3600, 180 / 3600, 20 / 3600])
+    assert by_what["num_trials"].tolist() == [2, 20, 2]
+
+
+def test_what_decides_is_found_important_and_little_data_says_nothing() -> None:
+    found = results.importances(fake_study(number=400, noise=0))
+    assert found["importance"].sum() == pytest.approx(1)
+    assert set(found["parameter"].head(4)) & {"width_3", "depth_1", "depth_2", "depth_3", "depth_4"}
+    assert results.importances(fake_study(number=15)).empty
+
+
+def test_the_frames_of_two_thousand_trials_take_seconds() -> None:
+    study = fake_study(number=2000)
+    started = time.process_time()
+    scored = analysis.scored(results.tries(study))
+    analysis.best_tenth(analysis.stages(scored))
+    analysis.compare_groups(analysis.history(scored))
+    analysis.size_and_accuracy(scored)
+    results.importances(study)
+    assert (analysis.history(scored)["group"] == "random").sum() == NUM_RANDOM
+    assert time.process_time() - started < 10

@@ -1,0 +1,113 @@
+"""The denoised leaderboard: estimates without luck, and which trial comes first."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from random import Random
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from fake_study import fake_study, networks, quality
+
+from nas.analysis import denoise
+from nas.architecture import Architecture
+from nas.complexity import count_macs, count_params
+from nas.errors import UserError
+from nas.results import COLUMNS, best_trials, leaderboard
+
+ARCHS = [arch for arch, _, _ in networks(120, seed=0)]
+NOISE = 0.01
+
+
+def frame(archs: list[Architecture], accuracies: list[float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "architecture_json": [arch.to_json() for arch in archs],
+            "num_params": [count_params(arch) for arch in archs],
+            "num_macs": [count_macs(arch) for arch in archs],
+            "val_accuracy": accuracies,
+        }
+    )
+
+
+def noisy(truth: list[float], seed: int) -> list[float]:
+    rng = Random(seed)
+    return [value + rng.gauss(0, NOISE) for value in truth]
+
+
+def regrets(truth: list[float], rounds: int) -> dict[str, list[float]]:
+    """What the winners by estimate and by raw score are short of the true best."""
+    found: dict[str, list[float]] = {"denoised": [], "val_accuracy": []}
+    for seed in range(rounds):
+        scored = denoise(frame(ARCHS, noisy(truth, seed)))
+        for column, values in found.items():
+            values.append(max(truth) - truth[int(scored[column].to_numpy().argmax())])
+    return found
+
+
+def surface_without_shape(arch: Architecture) -> float:
+    """An accuracy that no property of the network predicts."""
+    return 0.6 + 0.02 * int(hashlib.sha256(arch.to_json().encode()).hexdigest()[:8], 16) / 2**32
+
+
+def test_the_estimates_are_nearer_the_truth_than_the_scores_and_know_how_near() -> None:
+    truth = np.array([quality(arch) for arch in ARCHS])
+    scored = denoise(frame(ARCHS, noisy(list(truth), 0)))
+    raw_error = np.sqrt(((scored["val_accuracy"] - truth) ** 2).mean())
+    error = np.sqrt(((scored["denoised"] - truth) ** 2).mean())
+    assert error < 0.6 * raw_error
+    assert 0.5 * error < scored["denoised_std"].mean() < 2 * error
+
+
+def test_the_winner_by_estimate_is_better_than_the_luckiest_score() -> None:
+    found = regrets([quality(arch) for arch in ARCHS], rounds=12)
+    assert statistics.mean(found["denoised"]) < statistics.mean(found["val_accuracy"])
+
+
+def test_on_a_surface_the_model_cannot_fit_it_does_no_worse_than_chance() -> None:
+    found = regrets([surface_without_shape(arch) for arch in ARCHS], rounds=12)
+    differences = [a - b for a, b in zip(*found.values(), strict=True)]
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    assert statistics.mean(differences) <= 2 * error
+
+
+def test_networks_of_other_depths_and_blocks_are_estimated_too() -> None:
+    odd = [Architecture.of([1], [8]), Architecture.of([1] * 6, [8] * 6, [5] * 6)]
+    mixed = Architecture.from_json('{"stages":[{"depth":1,"width":8,"block":"bottleneck"}]}')
+    archs = [*ARCHS[:20], *odd, mixed]
+    scored = denoise(frame(archs, [quality_or(arch) for arch in archs]))
+    assert np.isfinite(scored[["denoised", "denoised_std"]]).all(axis=None)
+
+
+def quality_or(arch: Architecture) -> float:
+    return quality(arch) if len(arch.stages) > 2 else 0.5
+
+
+def test_the_leaderboard_ranks_by_estimate_and_on_request_by_score() -> None:
+    study = fake_study(number=60, noise=NOISE)
+    for by, column in (("denoised", "denoised"), ("raw", "val_accuracy")):
+        ranked = leaderboard(study, by=by)
+        assert tuple(ranked.columns) == COLUMNS
+        assert ranked[column].is_monotonic_decreasing
+        assert best_trials(study, 3, by=by) == list(ranked["trial"].head(3))
+    assert best_trials(study, 10, by="raw") != best_trials(study, 10, by="denoised")
+
+
+def test_few_networks_are_ranked_by_their_scores() -> None:
+    ranked = leaderboard(fake_study(number=6))
+    assert list(ranked["denoised"]) == list(ranked["val_accuracy"])
+
+
+def test_without_a_score_there_is_no_best() -> None:
+    empty = optuna.create_study(study_name="empty")
+    assert leaderboard(empty).empty
+    with pytest.raises(UserError, match="'empty' has no scored trial yet"):
+        best_trials(empty, 3, by="raw")
+
+
+def test_another_ranking_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown ranking 'luck'; known: denoised, raw"):
+        leaderboard(fake_study(number=6), by="luck")
