@@ -36,6 +36,14 @@ def open_sister(storage: BaseStorage, study_name: str, kind: str) -> Study:
     return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
 
 
+def find_sister(study: Study, kind: str) -> Study | None:
+    """Load a study's sister of this kind, or `None` where nothing was recorded yet."""
+    storage, name = study._storage, f"{study.study_name}-{kind}"  # noqa: SLF001
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
+
+
 def architecture_of(study: Study, number: int) -> Architecture:
     """Read the network of a scored trial.
 

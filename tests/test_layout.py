@@ -20,10 +20,11 @@ ROWS = (
     ("complexity", "model", "batches", "image_ops"),
     ("zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation"),
     ("samplers", "pruner", "width_scaling", "proxy", "recipe", "export"),
-    ("storage", "provenance", "budget", "full_training"),
-    ("study",),
-    ("objective", "sisters"),
-    ("workers", "retrain_record"),
+    ("storage", "provenance", "budget", "full_training", "neighbours"),
+    ("study", "transaction"),
+    ("objective", "sisters", "standings", "deletion"),
+    ("workers", "retrain_record", "notes"),
+    ("history",),
     ("results", "ledger", "retraining"),
     ("report", "doctor"),
     ("search", "retrain"),
@@ -44,10 +45,14 @@ HOMES = {
         "sisters",
         "objective",
         "workers",
+        "notes",
+        "history",
+        "standings",
+        "deletion",
     },
-    "optuna_dashboard": {"sisters"},
+    "optuna_dashboard": {"sisters", "notes"},
     "safetensors": {"checkpoint", "export"},
-    "sqlalchemy": {"storage"},
+    "sqlalchemy": {"storage", "transaction"},
     "torchvision": {"data"},
     "plotly": {"report"},
     "pandas": {"results", "ledger", "report"},
@@ -55,7 +60,7 @@ HOMES = {
     "rich": {"cli"},
 }
 # These name Optuna's types in annotations.
-TYPES_ONLY = {"results", "retrain_record", "retraining", "search", "retrain", "cli"}
+TYPES_ONLY = {"transaction", "results", "retrain_record", "retraining", "search", "retrain", "cli"}
 DISTRIBUTIONS_ONLY = {"space", "feasible"}
 
 

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from nas.cli.count import count
+from nas.cli.delete import delete
 from nas.cli.leaderboard import leaderboard
+from nas.cli.list import list_
+from nas.cli.note import note
 from nas.cli.retrain import retrain
 from nas.cli.search import search
+from nas.cli.show import show
+from nas.cli.tried import tried
 from nas.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
-COMMANDS = (count, search, retrain, leaderboard)
+COMMANDS = (count, search, retrain, leaderboard, list_, show, tried, note, delete)
 
 
 def make_app(*commands: Callable[..., None]) -> typer.Typer:
@@ -34,7 +39,7 @@ def make_app(*commands: Callable[..., None]) -> typer.Typer:
         add_completion=len(commands) > 1,
     )
     for command in commands:
-        app.command()(command)
+        app.command(command.__name__.strip("_"))(command)  # `list_`: a name of Python's own
     return app
 
 
