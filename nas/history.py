@@ -136,13 +136,17 @@ def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str) 
         lr=attrs.get("lr", "" if is_imported else _peak_lr(attrs, identity)),
         seed=attrs.get("seed"),
         notes="\n".join(texts),
-        date=attrs.get("date", ended.isoformat(timespec="seconds") if ended else ""),
+        date=attrs.get(
+            "date", "" if is_imported or not ended else ended.isoformat(timespec="seconds")
+        ),
         proposed_by=attrs.get("proposed_by", ""),
     )
 
 
 def _name(kind: str, trial: FrozenTrial) -> str:
     attrs = trial.user_attrs
+    if attrs.get("recipe") == IMPORTED:
+        return str(attrs.get("network", ""))
     source = trial.number if kind == SEARCH else attrs.get("source_trial")
     named = attrs.get("network") or attrs.get("baseline") or attrs.get("name")
     return named or f"trial-{source}"

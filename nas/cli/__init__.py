@@ -12,6 +12,7 @@ import typer
 from nas.cli.count import count
 from nas.cli.delete import delete
 from nas.cli.leaderboard import leaderboard
+from nas.cli.ledger import export, import_
 from nas.cli.list import list_
 from nas.cli.note import note
 from nas.cli.retrain import retrain
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
-COMMANDS = (count, search, retrain, leaderboard, list_, show, tried, note, delete)
+COMMANDS = (
+    count, search, retrain, leaderboard,
+    list_, show, tried, note, delete, export, import_,
+)  # fmt: skip
 
 
 def make_app(*commands: Callable[..., None]) -> typer.Typer:
