@@ -15,7 +15,7 @@ NAS = ROOT / "nas"
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
     ("errors", "architecture", "residual"),
-    ("presets", "synthetic", "checkpoint", "training_state"),
+    ("presets", "synthetic", "image_folder", "checkpoint", "training_state"),
     ("space", "blocks", "data"),
     ("complexity", "model", "batches", "image_ops", "sheet"),
     ("sheet_rows", "zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation"),
