@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.choices import NamedStudy, Storage
+
 
 def delete(
-    study: Annotated[str, typer.Argument(help="Its name")],
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL; else those under studies/")
-    ] = None,
+    study: NamedStudy,
+    storage: Storage = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
 ) -> None:
     """Delete a study with its sisters and claims; trained models and data stay.

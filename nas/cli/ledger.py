@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli.choices import AnyStudy, AsJson, NamedStudy, Storage
+
 if TYPE_CHECKING:
     from nas.ledger import Verdict
 
 
 def export(
-    study: Annotated[str, typer.Argument(help="Its name")],
+    study: NamedStudy,
     file: Annotated[Path, typer.Argument(help="A .csv, .xlsx or .parquet file")],
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL; else those under studies/")
-    ] = None,
+    storage: Storage = None,
 ) -> None:
     """Write a study's tries as a sheet, a row each, with the columns people keep by hand.
 
@@ -34,16 +34,14 @@ def export(
 
 def import_(
     file: Annotated[Path, typer.Argument(help="A .csv, .tsv, .xlsx or .parquet file")],
-    study: Annotated[str | None, typer.Option(help="Its name, if there are several")] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL; else those under studies/")
-    ] = None,
+    study: AnyStudy = None,
+    storage: Storage = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse all if a row is bad")] = False,
     enqueue: Annotated[
         bool, typer.Option("--enqueue", help="Have the networks within the budget scored")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the verdicts")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read a hand-kept sheet into a study; importing twice adds nothing.
 

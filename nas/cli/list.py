@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from nas.cli.choices import AsJson, Storage
 from nas.errors import UserError
 
 
 def list_(
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL; else those under studies/")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the studies: trials by state, the best scores, when they were last at work.
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.choices import AnyStudy, Storage
+
 
 def note(
     trial: Annotated[int, typer.Argument(help="Its number")],
     text: Annotated[str, typer.Argument(help='What to note; "" removes it')],
-    study: Annotated[str | None, typer.Option(help="Its name, if there are several")] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL; else those under studies/")
-    ] = None,
+    study: AnyStudy = None,
+    storage: Storage = None,
 ) -> None:
     """Write a note on a trial; the dashboard, the report and the export show it.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli.choices import AnyStudy, AsJson, Storage
 from nas.cli.list import percent
 from nas.errors import UserError
 
@@ -16,11 +17,9 @@ if TYPE_CHECKING:
 
 def show(
     trial: Annotated[int, typer.Argument(help="Its number")],
-    study: Annotated[str | None, typer.Option(help="Its name, if there are several")] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL; else those under studies/")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    study: AnyStudy = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show one trial in full: network, score, what was measured later, notes, what made it.
 

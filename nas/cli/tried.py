@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli.choices import AnyStudyFirst, AsJson, Storage
 from nas.cli.list import percent
 from nas.cli.network import named_network
 
@@ -17,17 +18,15 @@ if TYPE_CHECKING:
 
 
 def tried(
-    study: Annotated[str | None, typer.Argument(help="Its name, if there are several")] = None,
+    study: AnyStudyFirst = None,
     blocks: Annotated[str | None, typer.Option(help="Blocks per stage: 3,3,3,3")] = None,
     widths: Annotated[str | None, typer.Option(help="Widths per stage: 128,100,164,200")] = None,
     kernels: Annotated[str | None, typer.Option(help="Kernel sizes per stage; 3 if absent")] = None,
     model: Annotated[str | None, typer.Option(help="A hand-made network: ResNet26_97")] = None,
     architecture: Annotated[Path | None, typer.Option(help="An architecture's JSON file")] = None,
     neighbours: Annotated[int, typer.Option(help="How many of the nearest", min=0)] = 5,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL; else those under studies/")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
 ) -> None:
     """Tell whether a network was tried, what came of it, and what its nearest neighbours reached.
 
