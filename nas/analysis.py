@@ -101,7 +101,7 @@ def stages(scored: pd.DataFrame) -> pd.DataFrame:
     A network with fewer stages than another has NaN there.
     """
     laid_out = _by_stage(scored)
-    shown = [column for column in laid_out if column.startswith(SHOWN_FIELDS)]
+    shown = [column for column in laid_out if str(column).startswith(SHOWN_FIELDS)]
     return pd.concat([scored[["trial", "val_accuracy"]], laid_out[shown]], axis=1)
 
 

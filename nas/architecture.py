@@ -83,11 +83,13 @@ class Architecture:
         stages: At least one stage.
         num_classes: Outputs of the classifier, at least 2.
         in_channels: Channels of the images.
+        stem_stride: Of the stem: 2 halves the resolution of larger images at once.
     """
 
     stages: tuple[Stage, ...]
     num_classes: int = 10
     in_channels: int = 3
+    stem_stride: int = 1
 
     def __post_init__(self) -> None:
         """Refuse (ValueError) no stages, fewer than two classes and no channels."""
@@ -95,6 +97,7 @@ class Architecture:
             raise ValueError("an architecture needs at least one stage")
         _require_int("num_classes", self.num_classes, 2)
         _require_int("in_channels", self.in_channels, 1)
+        _require_int("stem_stride", self.stem_stride, 1)
 
     @classmethod
     def of(
@@ -119,8 +122,9 @@ class Architecture:
         return cls(tuple(stages), **others)
 
     def __str__(self) -> str:
-        """Give the stages in words: `3x128, 3x100, 3x164, 3x200`."""
-        return ", ".join(map(str, self.stages))
+        """Give the stages in words: `3x128, 3x100, 3x164, 3x200`, after a stem with a stride."""
+        stem = [] if self.stem_stride == 1 else [f"stem /{self.stem_stride}"]
+        return ", ".join([*stem, *map(str, self.stages)])
 
     def block_groups(self) -> Iterator[tuple[str, BlockShape, int]]:
         """Yield (block type, shape, how many in a row) in forward order."""
@@ -144,8 +148,14 @@ class Architecture:
         return self.with_widths([max(1, round(s.width * factor)) for s in self.stages])
 
     def to_json(self) -> str:
-        """Return the canonical JSON: sorted keys, no spaces, equal for equal architectures."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """Return the canonical JSON: sorted keys, no spaces, equal for equal architectures.
+
+        A stem without a stride is not mentioned: so it is in what was written before there was one.
+        """
+        values = asdict(self)
+        if self.stem_stride == 1:
+            del values["stem_stride"]
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:

@@ -8,10 +8,12 @@ import hashlib
 import http.client
 import io
 import random
+import re
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,14 +21,19 @@ from torch.nn import functional
 
 from nas import synthetic
 from nas.errors import UserError
+from nas.image_folder import ImageFolder
+from nas.synthetic import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from nas.synthetic import Part
+    from nas.architecture import Architecture
 
 SPLIT_SEED = 20_260_101  # of the train/val split; changing it makes every older study incomparable
+TEST_SEED = 20_260_102  # of the test images of a folder that names none
 VAL_FRACTION = 0.1
+IMAGE_SIZE = 64  # pixels a side of a folder's images
+LARGE_IMAGE = 64  # from so many pixels a side, the stem halves the resolution
 DOWNLOAD_TIMEOUT_SECONDS = 30.0  # of silence, before a download counts as failed
 CHUNK = 4096  # images converted to float at a time when a whole data set is resized
 
@@ -65,9 +72,9 @@ class TrainingData:
     """What a search may see of a data set: train and val, never test.
 
     Attributes:
-        name: Its name in `DATASETS`.
-        train: Nine tenths of the official training images.
-        val: The other tenth, stratified.
+        name: Its name in `DATASETS`, or `folder:PATH`.
+        train: Nine tenths of the training images, or all where the data set has its own val.
+        val: The other tenth, stratified, or its own.
         class_names: One a label, in order.
         fingerprint: 16 hexadecimal digits of a SHA-256 over the training images and labels.
     """
@@ -84,6 +91,24 @@ class TrainingData:
         return len(self.class_names)
 
     @property
+    def image_size(self) -> int:
+        """Pixels a side."""
+        return self.train.images.shape[-1]
+
+    def fitted(self, arch: Architecture) -> Architecture:
+        """Give a network the classes and channels of these images, and a stem for their size."""
+        return replace(
+            arch,
+            num_classes=self.num_classes,
+            in_channels=self.train.images.shape[1],
+            stem_stride=2 if self.image_size >= LARGE_IMAGE else 1,
+        )
+
+    def at_scale(self, resolution: int) -> int:
+        """Scale a resolution meant for 32-pixel images, as presets give it, to these."""
+        return max(8, min(512, round(resolution * self.image_size / 32)))
+
+    @property
     def train_and_val(self) -> Split:
         """All training images, for a full training that is done choosing."""
         pairs = zip(
@@ -92,12 +117,22 @@ class TrainingData:
         return Split(*(torch.cat(pair) for pair in pairs))
 
 
+Reader = Callable[[Path, Part], Split]
+
+
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A data set's class names and its reader of one part; the folder is where its files are."""
+    """A data set's class names and its reader of one part; the folder is where its files are.
+
+    Attributes:
+        class_names: One a label, in order.
+        read: Reads the training or the test images in a folder.
+        read_val: Reads the validation images of a data set that has its own, else `None`.
+    """
 
     class_names: tuple[str, ...]
-    read: Callable[[Path, Part], Split]
+    read: Reader
+    read_val: Callable[[], Split] | None = None
 
 
 @functools.lru_cache(maxsize=1)
@@ -113,11 +148,13 @@ def load_training_data(name: str, root: Path | str) -> TrainingData:
     """
     data_set = _data_set(name)
     split = data_set.read(Path(root), "train")
-    train, val = split_indices(split.labels)
-    fingerprint = _fingerprint(split)
-    return TrainingData(
-        name, split.select(train), split.select(val), data_set.class_names, fingerprint
-    )
+    if data_set.read_val is None:
+        train, val = (split.select(indices) for indices in split_indices(split.labels))
+        fingerprint = _fingerprint(split)
+    else:
+        train, val = split, data_set.read_val()
+        fingerprint = _fingerprint(train, val)
+    return TrainingData(name, train, val, data_set.class_names, fingerprint)
 
 
 def load_test_data(name: str, root: Path | str) -> Split:
@@ -129,22 +166,23 @@ def load_test_data(name: str, root: Path | str) -> Split:
     return _data_set(name).read(Path(root), "test")
 
 
-def split_indices(labels: Tensor) -> tuple[Tensor, Tensor]:
+def split_indices(labels: Tensor, seed: int = SPLIT_SEED) -> tuple[Tensor, Tensor]:
     """Split in (train, val): of each class the same tenth, for ever.
 
-    Each image of a class, in file order, gets the next number of `Random(SPLIT_SEED + label)`'s
+    Each image of a class, in file order, gets the next number of `Random(seed + label)`'s
     `random()`; the tenth with the smallest numbers is val. Python guarantees that sequence over
     versions and machines (docs.python.org, random, "Notes on Reproducibility").
 
     Args:
         labels: (N,) int64.
+        seed: Of the split.
 
     Returns:
         Indices of each part, ascending.
     """
     is_val = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(int(labels.max()) + 1):
-        rng = random.Random(SPLIT_SEED + label)
+        rng = random.Random(seed + label)
         members = (labels == label).nonzero().flatten().tolist()
         drawn = sorted((rng.random(), member) for member in members)
         chosen = [member for _, member in drawn[: round(VAL_FRACTION * len(members))]]
@@ -197,68 +235,137 @@ def read_image(path: Path, resolution: int, num_channels: int) -> Tensor:
     return resize(center_crop(pil_to_tensor(image), [min(image.size)])[None], resolution)
 
 
-def _fingerprint(split: Split) -> str:
+def _fingerprint(*splits: Split) -> str:
     digest = hashlib.sha256()
-    for tensor in (split.images, split.labels):
+    for tensor in (tensor for split in splits for tensor in (split.images, split.labels)):
         digest.update(repr(tuple(tensor.shape)).encode())
         digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()[:16]
 
 
 def _data_set(name: str) -> DataSet:
+    if name.startswith("folder:"):
+        return _folder(name)
     try:
         return DATASETS[name]
     except KeyError:
-        raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}") from None
+        known = ", ".join([*DATASETS, "folder:PATH"])
+        raise UserError(f"unknown data set {name!r}; known: {known}") from None
 
 
-def _read_cifar10(root: Path, part: Part) -> Split:
-    from torchvision.datasets import CIFAR10
+def _cifar(name: str, title: str) -> Reader:
+    """Make the reader of a data set in CIFAR's format, by torchvision's name of it."""
 
-    is_train = part == "train"
-    try:
+    def read(root: Path, part: Part) -> Split:
+        from torchvision import datasets
+
+        make = getattr(datasets, name)
+        is_train = part == "train"
         try:
-            files = CIFAR10(root, train=is_train)  # checks every file's MD5
-        except RuntimeError:  # absent or damaged: it does not say which
-            _download_if_absent(root)
-            files = CIFAR10(root, train=is_train)
-    except OSError as error:
-        raise UserError(f"cannot read CIFAR-10 in {root}: {_reason(error)}") from None
-    images = torch.from_numpy(files.data).permute(0, 3, 1, 2).contiguous()
-    return Split(images, torch.tensor(files.targets))
+            try:
+                files = make(root, train=is_train)  # checks every file's MD5
+            except RuntimeError:  # absent or damaged: it does not say which
+                _refuse_damaged(make, root)
+                _download(make, title, root)
+                files = make(root, train=is_train)
+        except OSError as error:
+            raise UserError(f"cannot read {title} in {root}: {_reason(error)}") from None
+        images = torch.from_numpy(files.data).permute(0, 3, 1, 2).contiguous()
+        return Split(images, torch.tensor(files.targets))
+
+    return read
 
 
-def _download_if_absent(root: Path) -> None:
-    """Download the files if any is absent; refuse damaged ones, which are not ours to replace."""
-    from torchvision.datasets import CIFAR10
+def _checksums(make: Any) -> dict[str, str]:  # noqa: ANN401 - a class of torchvision's, untyped
+    listed = dict([*make.train_list, *make.test_list])
+    return {**listed, make.meta["filename"]: make.meta["md5"]}
+
+
+def _refuse_damaged(make: Any, root: Path) -> None:  # noqa: ANN401
+    """Refuse damaged files, which are not ours to replace."""
     from torchvision.datasets.utils import check_integrity
 
-    folder = root / CIFAR10.base_folder
-    checksums = dict([*CIFAR10.train_list, *CIFAR10.test_list])
-    checksums[CIFAR10.meta["filename"]] = CIFAR10.meta["md5"]
-    for path in (folder / name for name in checksums):
-        if path.is_file() and not check_integrity(path, checksums[path.name]):
+    for name, checksum in _checksums(make).items():
+        path = root / make.base_folder / name
+        if path.is_file() and not check_integrity(path, checksum):
             raise UserError(
-                f"{path} is damaged: its MD5 is not the official {checksums[path.name]}; "
+                f"{path} is damaged: its MD5 is not the official {checksum}; "
                 "remove it to download it again, or name another folder with --data"
             )
-    missing = next(name for name in checksums if not (folder / name).is_file())
-    _download_cifar10(root, missing)
 
 
-def _download_cifar10(root: Path, missing: str) -> None:
-    from torchvision.datasets import CIFAR10
+def _download(make: Any, title: str, root: Path) -> None:  # noqa: ANN401
+    names = [f"{make.base_folder}/{name}" for name in _checksums(make)]
+    missing = next(name for name in names if not (root / name).is_file())
+    with _failed_download_in_one_line(title, root, missing):
+        make(root, download=True)
 
+
+@contextlib.contextmanager
+def _failed_download_in_one_line(title: str, root: Path, missing: str) -> Iterator[None]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _connections_time_out(), contextlib.redirect_stdout(io.StringIO()):
-            CIFAR10(root, download=True)
+            yield
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
-            f"CIFAR-10 is not in {root} (no {CIFAR10.base_folder}/{missing}) and could not be "
+            f"{title} is not in {root} (no {missing}) and could not be "
             f"downloaded there: {_reason(error)}; name its folder with --data, or run without "
             "files with --dataset synthetic"
         ) from None
+
+
+def _read_fashion_mnist(root: Path, part: Part) -> Split:
+    """Read the 28-pixel images in grey, black around them to 32 pixels."""
+    from torchvision.datasets import FashionMNIST
+
+    prefix = {"train": "train", "test": "t10k"}[part]
+    folder = root / "FashionMNIST" / "raw"
+    wanted = [folder / f"{prefix}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+    missing = next((path for path in wanted if not path.is_file()), None)
+    if missing is not None:
+        with _failed_download_in_one_line("Fashion-MNIST", root, str(missing.relative_to(root))):
+            FashionMNIST(root, train=part == "train", download=True)
+    try:
+        files = FashionMNIST(root, train=part == "train")
+    except OSError as error:
+        raise UserError(f"cannot read Fashion-MNIST in {root}: {_reason(error)}") from None
+    except (ValueError, AssertionError, RuntimeError, EOFError, KeyError, IndexError) as error:
+        raise UserError(
+            f"{folder} holds damaged files ({_reason(error)}); remove them to download them again"
+        ) from None
+    return Split(functional.pad(files.data[:, None], (2, 2, 2, 2)), files.targets.long())
+
+
+def _folder(name: str) -> DataSet:
+    """Make the data set of `folder:PATH` or `folder:PATH@PIXELS`."""
+    path, size = folder_and_size(name)
+    images = ImageFolder(Path(path), size)
+
+    def listed(part: str) -> Split:
+        if part in images.parts or part == "val":
+            return Split(*images.read(images.files(part)))
+        files = images.files("train")  # no `test`: a tenth of each class is kept for it
+        rest, test = split_indices(torch.tensor([label for _, label in files]), TEST_SEED)
+        chosen = (test if part == "test" else rest).tolist()
+        return Split(*images.read([files[index] for index in chosen]))
+
+    def read(_root: Path, part: Part) -> Split:
+        return listed(part if part == "test" or "test" in images.parts else "rest")
+
+    val = (lambda: listed("val")) if "val" in images.parts else None
+    return DataSet(images.class_names, read, val)
+
+
+def folder_and_size(name: str) -> tuple[str, int]:
+    """Take `folder:PATH@PIXELS` apart; without a number the images are of 64 pixels."""
+    match = re.fullmatch(r"folder:(.+?)(?:@([0-9]{1,4}))?", name)
+    if match is None:
+        raise UserError(f"{name!r} names no folder; write folder:PATH")
+    size = int(match[2] or IMAGE_SIZE)
+    if not 8 <= size <= 512:
+        raise UserError(f"--image-size is from 8 to 512 pixels, not {size}")
+    return match[1], size
 
 
 @contextlib.contextmanager
@@ -283,11 +390,48 @@ def _read_synthetic(_root: Path, part: Part) -> Split:
     return Split(*synthetic.generate(part))
 
 
+def full_name(dataset: str, image_size: int | None) -> str:
+    """Join `--dataset` and `--image-size` to the name of a data set (UserError: not a folder)."""
+    if image_size is None:
+        return dataset
+    if not dataset.startswith("folder:"):
+        raise UserError("--image-size is for --dataset folder:PATH; others have --resolution")
+    return f"{dataset}@{image_size}"
+
+
+def short_name(name: str) -> str:
+    """Give a data set's name as part of a study's: of a folder its last part."""
+    if not name.startswith("folder:"):
+        return name
+    path, size = folder_and_size(name)
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", Path(path).resolve().name).lstrip(".") + f"-{size}"
+
+
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+    "Ankle boot",
+)  # fmt: skip
+
+CIFAR100_CLASSES = tuple(
+    """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab
+    crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard
+    lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom
+    oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+    possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake
+    spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor
+    train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+    """.split()  # noqa: SIM905 - a hundred quotes less
+)
+
 DATASETS = {
-    "cifar10": DataSet(CIFAR10_CLASSES, _read_cifar10),
+    "cifar10": DataSet(CIFAR10_CLASSES, _cifar("CIFAR10", "CIFAR-10")),
+    "cifar100": DataSet(CIFAR100_CLASSES, _cifar("CIFAR100", "CIFAR-100")),
+    "fashion-mnist": DataSet(FASHION_MNIST_CLASSES, _read_fashion_mnist),
     "synthetic": DataSet(synthetic.CLASSES, _read_synthetic),
 }

@@ -43,7 +43,9 @@ def build_model(
 
 def _assemble(arch: Architecture) -> nn.Module:
     first, last = arch.stages[0].width, arch.stages[-1].width
-    stem = nn.Sequential(conv_bn(arch.in_channels, first, 3), nn.ReLU(inplace=True))
+    stem = nn.Sequential(
+        conv_bn(arch.in_channels, first, 3, stride=arch.stem_stride), nn.ReLU(inplace=True)
+    )
     blocks = [
         block_type(block).build(shape)
         for block, shape, repeats in arch.block_groups()

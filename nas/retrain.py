@@ -30,6 +30,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     seeds: int = 1,
     holdout: bool = False,
     dataset: str | None = None,
+    image_size: int | None = None,
     data: str | Path = Path("studies/data"),
     device: str = "auto",
     keep_checkpoints: bool = False,
@@ -57,6 +58,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         seeds: How many: 0, 1, ...
         holdout: Train without val and score val; test is not read.
         dataset: By default the study's, or cifar10 without one.
+        image_size: Pixels a side of a folder's images, if `dataset` names one.
         data: Folder of the data set's files.
         device: "auto", "cpu" or "cuda".
         keep_checkpoints: Whether all checkpoints stay.
@@ -72,7 +74,10 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     Raises:
         UserError: Anything asked for that cannot be done, in one line.
     """
+    from dataclasses import replace
+
     from nas.assignment import follow
+    from nas.data import full_name
     from nas.distributed import join
     from nas.errors import UserError
     from nas.formats import require_available
@@ -106,7 +111,12 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         if source is not None and is_from_study
         else [_from_outside(model, architecture)]
     )
+    dataset = full_name(dataset or "", image_size) or None
     training_data = _training_data(source, dataset, data)
+    if "resolution" not in settings or settings["resolution"] is None:
+        config = config.model_copy(update={"resolution": training_data.at_scale(config.resolution)})
+    if model is not None:
+        networks = [replace(n, arch=training_data.fitted(n.arch)) for n in networks]
     name, sister = _sister(source, storage, training_data)
 
     def retraining(*, is_held_out: bool) -> Retraining:
@@ -202,11 +212,13 @@ def _training_data(source: Study | None, name: str | None, root: str | Path) -> 
 
 def _sister(source: Study | None, url: str | None, data: TrainingData) -> tuple[str, Study]:
     """Open the study of the record; networks from outside a study share one per data set."""
+    from nas.data import short_name
     from nas.sisters import open_sister
     from nas.storage import open_storage
     from nas.study import study_url
 
     if source is not None:
         return source.study_name, open_sister(source._storage, source.study_name, "retrain")  # noqa: SLF001
-    storage = open_storage(url or study_url(f"{data.name}-retrain"))
-    return data.name, open_sister(storage, data.name, "retrain")
+    name = short_name(data.name)
+    storage = open_storage(url or study_url(f"{name}-retrain"))
+    return name, open_sister(storage, name, "retrain")

@@ -38,6 +38,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     max_bytes: float | None = None,
     space: str = "resnet",
     dataset: str = "cifar10",
+    image_size: int | None = None,
     data: str | Path = Path("studies/data"),
     proxy: str = "standard",
     epochs: int | None = None,
@@ -65,7 +66,9 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
         max_macs: Largest number of multiply-adds of one image, forward.
         max_bytes: Largest size as float32.
         space: A preset of `nas/presets/spaces` or a TOML file.
-        dataset: "cifar10", or "synthetic", which is generated.
+        dataset: "cifar10", "cifar100", "fashion-mnist", "folder:PATH" (images by class), or
+            "synthetic", which is generated.
+        image_size: Pixels a side of a folder's images; 64 if absent.
         data: Folder of the data set's files; downloaded there if they are absent.
         proxy: A preset of `nas/presets/proxies` or a TOML file.
         epochs: Instead of the proxy's; so are `resolution`, `width_factor` and `batch_size`.
@@ -92,6 +95,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     import time
 
     from nas.budget import Budget
+    from nas.data import full_name
     from nas.errors import UserError
     from nas.samplers import check_sampler
     from nas.storage import database_failures_in_one_line
@@ -115,17 +119,19 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     }
     proxy_name, config = _proxy_config(proxy, changed)
     space_name, make_space = _space_maker(space, limits)
-    training_data = _training_data(dataset, data)
-    search_space = make_space(training_data.num_classes, training_data.train.images.shape[1])
+    training_data = _training_data(full_name(dataset, image_size), data)
+    if resolution is None:
+        config = config.model_copy(update={"resolution": training_data.at_scale(config.resolution)})
+    search_space = make_space(training_data)
     _refuse_what_never_fits(search_space, limits, seed)
 
-    name = study or _study_name(dataset, space_name, limits, proxy_name)
+    name = study or _study_name(training_data.name, space_name, limits, proxy_name)
     job = Job(
         url=storage or study_url(name),
         study=name,
         budget=limits,
         space=search_space,
-        dataset=dataset,
+        dataset=training_data.name,
         data_root=data,
         proxy=config,
         sampler=sampler,
@@ -282,9 +288,12 @@ class Job:
         from nas.data import SPLIT_SEED
         from nas.pruner import OverBudgetPruner
         from nas.study import identity, open_study
+        from nas.training import is_even
 
         data = self._data()
         split = f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
+        if not is_even(data.val.labels):
+            split += "; accuracy is the mean over classes"
         wanted = identity(data.name, data.fingerprint, split, self.budget, self.proxy)
         pruner = OverBudgetPruner(self.budget.limits(self.space))
         first = baselines(self.space, self.budget)
@@ -327,18 +336,21 @@ def _proxy_config(name_or_file: str, changed: dict[str, Any]) -> tuple[str, Prox
 
 def _space_maker(
     name_or_file: str, budget: Budget
-) -> tuple[str, Callable[[int, int], SearchSpace]]:
-    """Read a space; what is left open are the number of classes and of channels."""
+) -> tuple[str, Callable[[TrainingData], SearchSpace]]:
+    """Read a space; what is left open are the classes, the channels and the stem."""
+    from nas.architecture import Architecture, Stage
     from nas.space import SearchSpace, load_space
 
     name, config = load_space(name_or_file)
 
-    def make(num_classes: int, in_channels: int) -> SearchSpace:
+    def make(data: TrainingData) -> SearchSpace:
+        fitted = data.fitted(Architecture((Stage(1, 1),)))
         return SearchSpace.from_config(
             config,
             max_params=budget.max_params,
-            num_classes=num_classes,
-            in_channels=in_channels,
+            num_classes=fitted.num_classes,
+            in_channels=fitted.in_channels,
+            stem_stride=fitted.stem_stride,
         )
 
     return name, make
@@ -352,8 +364,9 @@ def _training_data(name: str, root: str | Path) -> TrainingData:
 
 def _study_name(dataset: str, space: str, budget: Budget, proxy: str) -> str:
     from nas.budget import budget_name
+    from nas.data import short_name
 
-    return f"{dataset}-{space}-{budget_name(budget.max_params)}-{proxy}"
+    return f"{short_name(dataset)}-{space}-{budget_name(budget.max_params)}-{proxy}"
 
 
 def _refuse_what_never_fits(space: SearchSpace, budget: Budget, seed: int) -> None:
@@ -390,7 +403,12 @@ def baselines(space: SearchSpace, budget: Budget) -> dict[str, Architecture]:
     from nas.presets import hand_made
 
     networks = {
-        name: replace(arch, num_classes=space.num_classes, in_channels=space.in_channels)
+        name: replace(
+            arch,
+            num_classes=space.num_classes,
+            in_channels=space.in_channels,
+            stem_stride=space.stem_stride,
+        )
         for name, arch in hand_made().items()
     }
     if fitting := {name: arch for name, arch in networks.items() if budget.admits(arch)}:

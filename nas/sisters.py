@@ -118,9 +118,17 @@ def write_note(study: Study, number: int, heading: str, body: str) -> None:
 
 def retrained_table(sister: Study, number: int) -> str:
     """Describe what was retrained of a source trial, as a Markdown table."""
+
+    def row(trial: FrozenTrial) -> str:
+        attrs = trial.user_attrs
+        flipped = f"{attrs['flip_accuracy']:.2%}" if "flip_accuracy" in attrs else "-"
+        return (
+            f"| {attrs['recipe']} | {attrs.get('seed', '-')} | {attrs['split']} "
+            f"| {trial.value:.2%} | {flipped} | {trial.number} |"
+        )
+
     rows = [
-        f"| {t.user_attrs['recipe']} | {t.user_attrs['seed']} | {t.user_attrs['split']} "
-        f"| {t.value:.2%} | {t.user_attrs['flip_accuracy']:.2%} | {t.number} |"
+        row(t)
         for t in sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if t.user_attrs.get("source_trial") == number and t.value is not None
     ]

@@ -145,15 +145,23 @@ class SearchSpace:
         stages: A mapping of `FIELDS` to choices for each stage.
         num_classes: Outputs of the classifier.
         in_channels: Channels of the images.
+        stem_stride: Of every network's stem.
     """
 
     stages: tuple[Mapping[str, Choices], ...]
     num_classes: int = 10
     in_channels: int = 3
+    stem_stride: int = 1
 
     @classmethod
     def from_config(
-        cls, config: SpaceConfig, *, max_params: int, num_classes: int = 10, in_channels: int = 3
+        cls,
+        config: SpaceConfig,
+        *,
+        max_params: int,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        stem_stride: int = 1,
     ) -> SearchSpace:
         """Resolve a space file for a budget and a data set."""
         defaults = Stage(1, 1)
@@ -167,7 +175,7 @@ class SearchSpace:
 
         numbers = range(1, config.num_stages + 1)
         stages = tuple({name: choices(number, name) for name in FIELDS} for number in numbers)
-        return cls(stages, num_classes, in_channels)
+        return cls(stages, num_classes, in_channels, stem_stride)
 
     @cached_property
     def choices(self) -> dict[str, Choices]:
@@ -190,6 +198,10 @@ class SearchSpace:
         }
 
     @property
+    def _of_images(self) -> tuple[int, int, int]:
+        return self.num_classes, self.in_channels, self.stem_stride
+
+    @property
     def cardinality(self) -> int:
         """The number of architectures."""
         return math.prod(len(choices) for choices in self.choices.values())
@@ -207,7 +219,7 @@ class SearchSpace:
             Stage(**{name: value(number, name, choices) for name, choices in stage.items()})
             for number, stage in enumerate(self.stages, 1)
         )
-        return Architecture(tuple(stages), self.num_classes, self.in_channels)
+        return Architecture(tuple(stages), *self._of_images)
 
     def corner(self, pick: Callable[..., Any], cost: Callable[[Architecture], int]) -> Architecture:
         """Give the smallest (`pick=min`) or largest (`pick=max`) network by a cost.
@@ -231,7 +243,7 @@ class SearchSpace:
         """Tell whether `decode` can give this architecture."""
         return (
             len(arch.stages) == len(self.stages)
-            and (arch.num_classes, arch.in_channels) == (self.num_classes, self.in_channels)
+            and (arch.num_classes, arch.in_channels, arch.stem_stride) == self._of_images
             and all(
                 getattr(stage, name) in choices
                 for stage, space in zip(arch.stages, self.stages, strict=True)
@@ -252,9 +264,11 @@ class SearchSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the space in JSON's types, for a study's identity."""
+        stem = {} if self.stem_stride == 1 else {"stem_stride": self.stem_stride}
         return {
             "num_classes": self.num_classes,
             "in_channels": self.in_channels,
+            **stem,
             "stages": [
                 {
                     name: [choices[0], choices[-1], choices.step]
@@ -276,7 +290,8 @@ class SearchSpace:
             return range(entry[0], entry[1] + 1, entry[2])
 
         stages = tuple({n: choices(n, entry) for n, entry in s.items()} for s in raw["stages"])
-        return cls(stages, raw["num_classes"], raw["in_channels"])
+        images = (raw["num_classes"], raw["in_channels"], raw.get("stem_stride", 1))
+        return cls(stages, *images)
 
     def includes(self, other: SearchSpace) -> bool:
         """Tell whether every trial of `other` keeps its meaning here.
@@ -284,7 +299,7 @@ class SearchSpace:
         That is so when the parameters are the same, each of its ranges lies in ours, and block
         types, which are stored as an index, begin with the same ones in the same order.
         """
-        if (self.num_classes, self.in_channels) != (other.num_classes, other.in_channels):
+        if self._of_images != other._of_images:
             return False
         return len(self.stages) == len(other.stages) and all(
             _includes(ours[name], theirs[name])

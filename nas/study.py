@@ -185,9 +185,14 @@ def find_study(name: str | None, url: str | None) -> Study:
     Raises:
         UserError: None, or several to choose from; the line lists them.
     """
-    urls = [url] if url else [sqlite_url(path) for path in sorted(STUDIES.glob("*.db"))]
+    chosen, storage = find_storage(name, url)
+    return optuna.load_study(study_name=chosen, storage=storage)
+
+
+def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
+    """Find a study as `find_study` does; gives its name and its database."""
     found = {}
-    for each in urls:
+    for each in database_urls(url):
         storage = open_storage(each, create=False)
         for known in optuna.get_all_study_names(storage):
             if not known.endswith(tuple(f"-{sister}" for sister in SISTERS)):
@@ -199,7 +204,12 @@ def find_study(name: str | None, url: str | None) -> Study:
     if name is None and len(found) > 1:
         raise UserError(f"several studies, name one of them: {listed}")
     chosen = name or next(iter(found))
-    return optuna.load_study(study_name=chosen, storage=found[chosen])
+    return chosen, found[chosen]
+
+
+def database_urls(url: str | None) -> list[str]:
+    """Give this database, or those of the SQLite files under `studies/`."""
+    return [url] if url else [sqlite_url(path) for path in sorted(STUDIES.glob("*.db"))]
 
 
 def find_sister(study: Study, kind: str) -> Study | None:

@@ -239,6 +239,13 @@ class _Step:
         return torch.stack((loss.detach(), (logits.argmax(1) == labels).sum()))
 
 
+def is_even(labels: Tensor) -> bool:
+    """Tell whether the classes that occur in (N,) labels occur equally often."""
+    counts = labels.bincount()
+    counts = counts[counts > 0]
+    return bool((counts == counts[:1]).all())
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -251,6 +258,9 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on every image of a split; its training mode is restored.
 
+    Its accuracy is the mean of the classes' own accuracies. Where they have equally many images,
+    that is the share of images that are classified rightly.
+
     Args:
         model: On the device of the split.
         split: The images.
@@ -262,15 +272,22 @@ def evaluate(
     was_training = model.training
     model.eval()
     totals = torch.zeros(2, device=split.labels.device)
+    counts = split.labels.bincount()
+    hits = torch.zeros_like(counts)
     with autocast(split.labels.device, precision):
         for images, labels in zip(
             *(torch.split(t, batch_size) for t in (split.images, split.labels)), strict=True
         ):
             logits = _logits(model, normalization(images), flip_average=flip_average)
             losses = functional.cross_entropy(logits, labels, reduction="sum")
-            totals += torch.stack((losses, (logits.argmax(1) == labels).sum()))
+            is_hit = logits.argmax(1) == labels
+            totals += torch.stack((losses, is_hit.sum()))
+            hits += labels[is_hit].bincount(minlength=len(counts))
     model.train(was_training)
     loss, accuracy = _means(totals, len(split))
+    if not is_even(split.labels):
+        has_images = counts > 0
+        accuracy = float((hits[has_images].double() / counts[has_images]).mean())
     return Evaluation(accuracy, loss)
 
 

@@ -7,13 +7,18 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
+import optuna
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 
 import nas
-from nas.storage import sqlite_url
+from nas.complexity import count_params
+from nas.register import Register
+from nas.space import SearchSpace
+from nas.storage import open_storage, sqlite_url
+from nas.study import open_study, study_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 
     from optuna.study import Study
     from sqlalchemy.engine import Engine
+
+    from nas.architecture import Architecture
 
 # On a busy machine an example may take any time; none of these tests is about time.
 settings.register_profile(
@@ -43,6 +50,43 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, the current one during the test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+SMALL_SPACE = SearchSpace(
+    tuple(
+        {
+            "depth": range(1, 5),
+            "width": range(4, 65, 4),
+            "kernel_size": range(3, 6, 2),
+            "shortcut_kernel_size": (1,),
+            "block": ("basic",),
+        }
+        for _ in range(2)
+    )
+)
+
+
+@pytest.fixture
+def scored(folder: Path) -> Callable[..., Study]:
+    """A study of networks with scores that nobody had to train for."""
+
+    def make(*archs: Architecture, name: str = "mine", url: str | None = None) -> Study:
+        storage = open_storage(url or study_url(name))
+        wanted = {"data": "synthetic", "limits.num_params": [None, 100_000], "proxy.peak_lr": 0.4}
+        pruner = optuna.pruners.NopPruner()
+        study = open_study(storage, name, wanted, SMALL_SPACE, pruner=pruner, baselines={})
+        register = Register(storage.engine, study.user_attrs["token"])
+        for number, arch in enumerate(archs):
+            attrs = {"architecture_json": arch.to_json(), "arch_id": arch.arch_id}
+            described = {"architecture": str(arch), "num_params": count_params(arch)}
+            study.add_trial(
+                optuna.create_trial(value=0.5 + number / 100, user_attrs=attrs | described)
+            )
+            register.claim(arch.arch_id, number, is_void=lambda _owner: True)
+        return study
+
+    assert folder.is_dir()
+    return make
 
 
 PROXY = """

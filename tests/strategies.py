@@ -40,6 +40,7 @@ def architectures(blocks: Sequence[str] | None = None) -> st.SearchStrategy[Arch
         stages=st.lists(stages(blocks), min_size=1, max_size=6).map(tuple),
         num_classes=st.integers(2, 20),
         in_channels=st.integers(1, 4),
+        stem_stride=st.integers(1, 2),
     )
 
 
@@ -69,6 +70,7 @@ def spaces(longest: int = 3, max_stages: int = 4) -> st.SearchStrategy[SearchSpa
         stages=st.lists(stage_choices(longest), min_size=1, max_size=max_stages).map(tuple),
         num_classes=st.integers(2, 12),
         in_channels=st.integers(1, 4),
+        stem_stride=st.integers(1, 2),
     )
 
 
@@ -80,7 +82,9 @@ def spaces_with_architectures(draw: st.DrawFn) -> tuple[SearchSpace, Architectur
         Stage(**{name: draw(st.sampled_from(choices)) for name, choices in stage.items()})
         for stage in space.stages
     )
-    return space, Architecture(tuple(chosen), space.num_classes, space.in_channels)
+    return space, Architecture(
+        tuple(chosen), space.num_classes, space.in_channels, space.stem_stride
+    )
 
 
 def categoricals() -> st.SearchStrategy[CategoricalDistribution]:

@@ -41,6 +41,7 @@ def test_a_change_of_any_field_changes_the_arch_id(arch: Architecture) -> None:
     changed = [
         raw | {"num_classes": raw["num_classes"] + 1},
         raw | {"in_channels": raw["in_channels"] + 1},
+        raw | {"stem_stride": raw.get("stem_stride", 1) + 1},
         raw | {"stages": [first, *raw["stages"]]},
         *(
             raw | {"stages": [first | change, *rest]}
@@ -117,6 +118,7 @@ def test_a_stage_refuses_what_no_network_has(settings: dict[str, object], named:
         ({"num_classes": 1}, "num_classes"),
         ({"num_classes": 10.0}, "num_classes"),
         ({"in_channels": 0}, "in_channels"),
+        ({"stem_stride": 0}, "stem_stride"),
     ],
 )
 def test_an_architecture_refuses_what_no_network_has(

@@ -77,7 +77,12 @@ def test_count_waits_for_neither_torch_nor_optuna() -> None:
         ("search --nope", "No such option: --nope"),
         ("search --dataset synthetic --proxy nope", "known: quick, standard, thorough"),
         ("search --dataset synthetic --space nope", "known: resnet"),
-        ("search --dataset nope", "known: cifar10, synthetic"),
+        (
+            "search --dataset nope",
+            "known: cifar10, cifar100, fashion-mnist, synthetic, folder:PATH",
+        ),
+        ("search --dataset cifar10 --image-size 64", "--image-size is for --dataset folder:PATH"),
+        ("search --dataset folder:nowhere", "cannot read nowhere"),
         ("search --dataset synthetic --sampler nope", "known: default, tpe"),
         ("search --dataset synthetic --device tpu", "--device is auto, cpu or cuda"),
         ("search --dataset synthetic --budget 100", "the smallest"),

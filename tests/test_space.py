@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,7 +31,7 @@ def every_architecture(space: SearchSpace) -> Iterable[Architecture]:
         for choices in [list(stage.values())]
     ]
     for stages in itertools.product(*chosen):
-        yield Architecture(stages, space.num_classes, space.in_channels)
+        yield Architecture(stages, space.num_classes, space.in_channels, space.stem_stride)
 
 
 def preset(name: str, max_params: int) -> SearchSpace:
@@ -224,13 +225,14 @@ def test_an_architecture_one_change_outside_is_not_contained(
     beyond = max(stage["width"][-1] for stage in space.stages) + 1
     outside = [
         arch.with_widths([beyond] * len(arch.stages)),
-        Architecture(arch.stages, arch.num_classes + 1, arch.in_channels),
-        Architecture(arch.stages, arch.num_classes, arch.in_channels + 1),
-        Architecture((*arch.stages, arch.stages[0]), arch.num_classes, arch.in_channels),
+        replace(arch, num_classes=arch.num_classes + 1),
+        replace(arch, in_channels=arch.in_channels + 1),
+        replace(arch, stem_stride=arch.stem_stride + 1),
+        replace(arch, stages=(*arch.stages, arch.stages[0])),
     ]
     assert [(space.contains(other), space.encode(other)) for other in outside] == [
         (False, None)
-    ] * 4
+    ] * 5
 
 
 @given(spaces())

@@ -11,11 +11,17 @@ import typer
 
 from nas.cli.copy import backup, copy
 from nas.cli.count import count
+from nas.cli.delete import delete
 from nas.cli.doctor import doctor
 from nas.cli.leaderboard import leaderboard
+from nas.cli.ledger import export, import_
+from nas.cli.list import list_
+from nas.cli.note import note
 from nas.cli.predict import predict
 from nas.cli.retrain import retrain
 from nas.cli.search import search
+from nas.cli.show import show
+from nas.cli.tried import tried
 from nas.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +30,11 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
-COMMANDS = (count, search, retrain, predict, leaderboard, copy, backup, doctor)
+COMMANDS = (
+    count, search, retrain, predict,
+    leaderboard, list_, show, tried, note, export, import_,
+    copy, backup, doctor, delete,
+)  # fmt: skip
 
 
 def make_app(*commands: Callable[..., None]) -> typer.Typer:
@@ -37,7 +47,7 @@ def make_app(*commands: Callable[..., None]) -> typer.Typer:
         add_completion=len(commands) > 1,
     )
     for command in commands:
-        app.command()(command)
+        app.command(command.__name__.strip("_"))(command)  # `list_`: a name of Python's own
     return app
 
 

@@ -8,11 +8,8 @@ from typing import Annotated
 
 import typer
 
-from nas.architecture import Architecture
-from nas.cli.parse import parse_integers
+from nas.cli.network import named_network
 from nas.complexity import count_macs, count_params, size_bytes
-from nas.errors import UserError
-from nas.presets import hand_made_network, read_architecture
 
 
 def count(
@@ -30,45 +27,15 @@ def count(
     nas count --blocks 3,3,3,3 --widths 128,100,164,200
     nas count --model ResNet26_97 --json
     """
-    given = [
-        name
-        for name, value in (
-            ("--blocks", blocks),
-            ("--model", model),
-            ("--architecture", architecture),
-        )
-        if value
-    ]
-    if len(given) != 1 or (blocks is None) != (widths is None):
-        raise UserError("name one network: --blocks with --widths, or --model, or --architecture")
-    try:
-        arch = _find(blocks, widths, kernels, model, architecture)
-        counts = {
-            "num_params": count_params(arch),
-            "num_macs": count_macs(arch, resolution),
-            "size_bytes": size_bytes(arch),
-        }
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    arch = named_network(blocks, widths, kernels, model, architecture)
+    counts = {
+        "num_params": count_params(arch),
+        "num_macs": count_macs(arch, resolution),
+        "size_bytes": size_bytes(arch),
+    }
     if as_json:
         print(json.dumps({"architecture": json.loads(arch.to_json()), **counts}))
         return
     print(f"{counts['num_params']:>15,} parameters   {arch}")
     print(f"{counts['num_macs']:>15,} multiply-adds, one image of {resolution}x{resolution}")
     print(f"{counts['size_bytes']:>15,} bytes as float32")
-
-
-def _find(
-    blocks: str | None,
-    widths: str | None,
-    kernels: str | None,
-    model: str | None,
-    architecture: Path | None,
-) -> Architecture:
-    if blocks is not None and widths is not None:
-        sizes = None if kernels is None else parse_integers(kernels)
-        return Architecture.of(parse_integers(blocks), parse_integers(widths), sizes)
-    if model is not None:
-        return hand_made_network(model)
-    assert architecture is not None
-    return read_architecture(architecture)

@@ -34,6 +34,9 @@ def retrain(
         bool, typer.Option("--holdout", help="Keep val out of training and score it, not test")
     ] = False,
     dataset: Annotated[str | None, typer.Option(help="Instead of the study's")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side, with --dataset folder:PATH")
+    ] = None,
     data: Annotated[Path, typer.Option(help="Folder of the data set")] = Path("studies/data"),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's")] = None,
@@ -86,6 +89,7 @@ def retrain(
             seeds=seeds,
             holdout=holdout,
             dataset=dataset,
+            image_size=image_size,
             data=data,
             device=device,
             keep_checkpoints=keep_checkpoints,

@@ -29,7 +29,15 @@ def search(
     max_macs: Annotated[str | None, typer.Option(help="Largest number of multiply-adds")] = None,
     max_bytes: Annotated[str | None, typer.Option(help="Largest size as float32")] = None,
     space: Annotated[str, typer.Option(help="Search space: a preset or a TOML file")] = "resnet",
-    dataset: Annotated[str, typer.Option(help="cifar10, or synthetic (generated)")] = "cifar10",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="cifar10, cifar100, fashion-mnist, folder:PATH, or synthetic (generated)"
+        ),
+    ] = "cifar10",
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side of a folder's images; 64 if absent")
+    ] = None,
     data: Annotated[Path, typer.Option(help="Folder of the data set")] = Path("studies/data"),
     proxy: Annotated[
         str, typer.Option(help="quick, standard, thorough, or a TOML file")
@@ -74,6 +82,7 @@ def search(
         max_bytes=_given(parse_count, max_bytes),
         space=space,
         dataset=dataset,
+        image_size=image_size,
         data=data,
         proxy=proxy,
         epochs=epochs,

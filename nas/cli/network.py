@@ -1,0 +1,41 @@
+"""A network named on the command line: by its lists, its model's name or its file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nas.architecture import Architecture
+from nas.cli.parse import parse_integers
+from nas.errors import UserError
+from nas.presets import hand_made_network, read_architecture
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def named_network(
+    blocks: str | None,
+    widths: str | None,
+    kernels: str | None,
+    model: str | None,
+    architecture: Path | None,
+) -> Architecture:
+    """Read the one network that these flags name (UserError: none, several, or none that is)."""
+    flags = {"--blocks": blocks, "--model": model, "--architecture": architecture}
+    if sum(value is not None for value in flags.values()) != 1 or (blocks is None) != (
+        widths is None
+    ):
+        raise UserError("name one network: --blocks with --widths, or --model, or --architecture")
+    if model is not None:
+        return hand_made_network(model)
+    if architecture is not None:
+        return read_architecture(architecture)
+    assert blocks is not None
+    assert widths is not None
+    sizes = None if kernels is None else parse_integers(kernels)
+    try:
+        return Architecture.of(parse_integers(blocks), parse_integers(widths), sizes)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from None

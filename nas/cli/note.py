@@ -1,0 +1,28 @@
+"""`nas note`: a person's note on a trial."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nas.cli.choices import AnyStudy, Storage
+
+
+def note(
+    trial: Annotated[int, typer.Argument(help="Its number")],
+    text: Annotated[str, typer.Argument(help='What to note; "" removes it')],
+    study: AnyStudy = None,
+    storage: Storage = None,
+) -> None:
+    """Write a note on a trial; the dashboard, the report and the export show it.
+
+    \b
+    nas note 42 "wide last stage, try with fewer blocks"
+    """
+    from nas.notes import set_note
+    from nas.study import find_study
+
+    found = find_study(study, storage)
+    set_note(found, trial, text)
+    print(f"noted on trial {trial} of {found.study_name}")

@@ -1,0 +1,109 @@
+"""`nas show`: one trial in full."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli.choices import AnyStudy, AsJson, Storage
+from nas.cli.list import percent
+from nas.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+
+def show(
+    trial: Annotated[int, typer.Argument(help="Its number")],
+    study: AnyStudy = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one trial in full: network, score, what was measured later, notes, what made it.
+
+    \b
+    nas show 42
+    nas show 42 --study cifar10-resnet-100k-quick --json
+    """
+    from nas.study import find_study
+
+    described = _describe(find_study(study, storage), trial)
+    if as_json:
+        print(json.dumps(described))
+    else:
+        _print(described)
+
+
+def _describe(study: Study, number: int) -> dict[str, Any]:
+    from nas.history import SEARCH, history
+    from nas.notes import notes
+
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        has = f"0 to {len(trials) - 1}" if trials else "none yet"
+        raise UserError(f"no trial {number} in study {study.study_name!r}; it has {has}")
+    found = trials[number]
+    attrs = {key: _unpacked(value) for key, value in found.user_attrs.items()}
+    arch_id = found.user_attrs.get("arch_id")
+    later = [
+        each.to_dict()
+        for each in history(study)
+        if each.kind != SEARCH and each.source_trial == number
+    ]
+    return {
+        "study": study.study_name,
+        "trial": number,
+        "state": found.state.name,
+        "val_accuracy": found.value,
+        "started": _iso(found.datetime_start),
+        "ended": _iso(found.datetime_complete),
+        "arch_id": arch_id,
+        "notes": notes(study).get(number, ""),
+        "params": found.params,
+        "attributes": attrs,
+        "later": later,
+    }
+
+
+def _unpacked(value: Any) -> Any:  # noqa: ANN401 - JSON's types
+    """Read an attribute that holds JSON as text."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _iso(moment: Any) -> str | None:  # noqa: ANN401 - a datetime or None
+    return moment.isoformat(timespec="seconds") if moment else None
+
+
+def _print(described: dict[str, Any]) -> None:
+    attrs = described.pop("attributes")
+    later = described.pop("later")
+    print(f"trial {described['trial']} of {described['study']}: {described['state']}")
+    lines = {
+        "architecture": attrs.pop("architecture", None),
+        "val accuracy": described["val_accuracy"] and percent(described["val_accuracy"]),
+        "notes": described["notes"],
+        "started": described["started"],
+        "ended": described["ended"],
+        **attrs,
+    }
+    for name, value in lines.items():
+        if value not in (None, ""):
+            print(f"  {name.replace('_', ' '):<18} {_shown(value)}")
+    for each in later:
+        score = each["accuracy"] if each["accuracy"] is not None else each["val_accuracy"]
+        what = " ".join(str(each[key]) for key in ("recipe", "seed") if each[key] is not None)
+        split = "test" if each["accuracy"] is not None else "val"
+        print(f"  {each['kind']} {each['trial']}: {what} {split} {percent(score)} {each['notes']}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return value if isinstance(value, str) else json.dumps(value)
+    return f"{value:,}"

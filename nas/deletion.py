@@ -1,0 +1,69 @@
+"""Deletion of a study with all that belongs to it."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import optuna
+
+from nas.errors import UserError
+from nas.presets import STUDIES
+from nas.register import Register
+from nas.storage import sqlite_url
+from nas.study import SISTERS
+from nas.transaction import forget, one_transaction
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from optuna.storages import RDBStorage
+
+
+def family(storage: RDBStorage, name: str) -> dict[str, int]:
+    """Count the trials of a study and of its sisters, by study name."""
+    names = optuna.get_all_study_names(storage)
+    members = [name, *(f"{name}-{kind}" for kind in SISTERS)]
+    return {
+        each: len(optuna.load_study(storage=storage, study_name=each).get_trials(deepcopy=False))
+        for each in members
+        if each in names
+    }
+
+
+def delete(storage: RDBStorage, name: str) -> Path | None:
+    """Delete a study, its sisters and its claims, all or nothing; models and data sets stay.
+
+    Returns:
+        Its own SQLite file under `studies/`, if that is now empty and was removed.
+
+    Raises:
+        UserError: A search of this machine is running in it.
+    """
+    token = optuna.load_study(storage=storage, study_name=name).user_attrs.get("token")
+    if token is not None:
+        _refuse_while_running(storage, name, token)
+    with one_transaction(storage) as inside:
+        for member in family(inside, name):
+            optuna.delete_study(study_name=member, storage=inside)
+        if token is not None:
+            forget(inside, token)
+    return _remove_if_empty(storage, name)
+
+
+def _refuse_while_running(storage: RDBStorage, name: str, token: str) -> None:
+    for place in Register(storage.engine, token).places():
+        if place.host == socket.gethostname() and not place.is_dead():
+            raise UserError(
+                f"a search is running in study {name!r} (process {place.pid}); stop it first"
+            )
+
+
+def _remove_if_empty(storage: RDBStorage, name: str) -> Path | None:
+    own = STUDIES / f"{name}.db"
+    if storage.url != sqlite_url(own) or optuna.get_all_study_names(storage):
+        return None
+    storage.engine.dispose()
+    for suffix in ("", "-wal", "-shm"):  # side files stay where another process has it open
+        own.with_name(own.name + suffix).unlink(missing_ok=True)
+    return own

@@ -1,0 +1,293 @@
+"""The ledger: a study's tries as a sheet like those people keep by hand, and such a sheet read in.
+
+What a sheet says of full trainings becomes trials of the sister `<name>-retrain`, recipe
+"imported": an accuracy as a scored trial, a row without one as a failed trial that says so. So a
+network that was tried elsewhere is known here, and its row comes back with the next export.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pandas as pd
+from optuna.trial import TrialState
+
+from nas.budget import COSTS
+from nas.complexity import count_params
+from nas.errors import UserError
+from nas.history import IMPORTED, SEARCH, history
+from nas.sheet import read_sheet, write_sheet
+from nas.sheet_rows import Row, Unreadable, parse_rows
+from nas.sisters import open_sister, retrained_table, write_note
+from nas.space import SearchSpace
+from nas.study import enqueue
+from nas.transaction import one_transaction
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from optuna.storages import RDBStorage
+    from optuna.study import Study
+
+    from nas.architecture import Architecture
+    from nas.history import Try
+
+BAD = ("unreadable", "over budget", "outside the space")  # verdicts that --strict refuses
+NO_ACCURACY = "no accuracy"  # why the record of a row without one is no score
+
+
+def export_sheet(study: Study, path: Path) -> int:
+    """Write the tries that ended as a sheet, by the ending: .csv, .xlsx or .parquet.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UserError: As `write_sheet`.
+    """
+    frame = ledger(study)
+    write_sheet(path, frame)
+    return len(frame)
+
+
+def ledger(study: Study) -> pd.DataFrame:
+    """List the tries that ended, one row each, with the columns people keep by hand and ours."""
+    rows = [_columns(each) for each in history(study) if each.is_over]
+    kinds = {"residual layers": "Int64", "parameters": "Int64", "seed": "Int64"}
+    kinds |= {"accuracy": "Float64", "val accuracy": "Float64"}
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(kinds)
+
+
+COLUMNS = (
+    "name", "residual layers", "blocks", "kernel sizes", "shortcut kernels", "block types",
+    "channels", "parameters", "accuracy", "optimizer", "lr", "notes", "date", "val accuracy",
+    "seed", "result", "trial", "proposed by",
+)  # fmt: skip
+
+
+def _columns(each: Try) -> dict[str, Any]:
+    stages = each.arch.stages
+    blocks = list(dict.fromkeys(stage.block for stage in stages))
+    return {
+        "name": each.name,
+        "residual layers": len(stages),
+        "blocks": _listed(stage.depth for stage in stages),
+        "kernel sizes": _listed(stage.kernel_size for stage in stages),
+        "shortcut kernels": _listed(stage.shortcut_kernel_size for stage in stages),
+        "block types": blocks[0] if len(blocks) == 1 else _listed(s.block for s in stages),
+        "channels": _listed(stage.width for stage in stages),
+        "parameters": each.num_params,
+        "accuracy": _rounded(each.accuracy),
+        "optimizer": each.optimizer,
+        "lr": each.lr,
+        "notes": each.notes,
+        "date": each.date,
+        "val accuracy": _rounded(each.val_accuracy),
+        "seed": each.seed,
+        "result": each.result,
+        "trial": f"{each.kind} {each.trial}",
+        "proposed by": each.proposed_by,
+    }
+
+
+def _listed(values: Any) -> str:  # noqa: ANN401 - any values
+    return ", ".join(map(str, values))
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 10)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a row of a sheet.
+
+    Attributes:
+        line: Its number in the sheet, from 1.
+        name: Of the network, or "".
+        verdict: "imported", "outside the space", "over budget", "tried already" or "unreadable".
+        detail: Why, and where the sheet differs from what is counted here.
+        is_recorded: Whether it became a trial of the sister study.
+        is_enqueued: Whether the network will be scored.
+    """
+
+    line: int
+    name: str
+    verdict: str
+    detail: str = ""
+    is_recorded: bool = False
+    is_enqueued: bool = False
+
+
+def import_sheet(
+    storage: RDBStorage,
+    name: str,
+    path: Path,
+    *,
+    is_strict: bool = False,
+    enqueues: bool = False,
+    is_dry_run: bool = False,
+) -> list[Verdict]:
+    """Read a sheet into a study: all of it in one transaction, what is known already not again.
+
+    Args:
+        storage: The study's database.
+        name: The study.
+        path: A .csv, .tsv, .txt, .xlsx or .parquet file.
+        is_strict: Whether one row that is unreadable, over budget or outside the space refuses all.
+        enqueues: Whether networks within the budget are queued to be scored.
+        is_dry_run: Whether nothing is written.
+
+    Returns:
+        One a row, in order.
+
+    Raises:
+        UserError: The file cannot be read as a whole, or `is_strict` refuses it.
+    """
+    rows = parse_rows(path, read_sheet(path))
+    if is_dry_run:
+        verdicts = _Import(optuna.load_study(storage=storage, study_name=name), enqueues).run(rows)
+        _refuse_bad(path, verdicts, is_strict=is_strict)
+        return verdicts
+    with one_transaction(storage) as inside:
+        study = optuna.load_study(storage=inside, study_name=name)
+        importing = _Import(study, enqueues)
+        verdicts = importing.run(rows)
+        _refuse_bad(path, verdicts, is_strict=is_strict)
+        importing.write()
+    return verdicts
+
+
+def _refuse_bad(path: Path, verdicts: list[Verdict], *, is_strict: bool) -> None:
+    bad = [each for each in verdicts if each.verdict in BAD]
+    if is_strict and bad:
+        first = bad[0]
+        raise UserError(
+            f"{path}: {len(bad)} of {len(verdicts)} rows are bad, nothing was imported; line "
+            f"{first.line} is {first.verdict}{f': {first.detail}' if first.detail else ''}"
+        )
+
+
+class _Import:
+    """Judges rows one after the other, and remembers what there is to write."""
+
+    def __init__(self, study: Study, enqueues: bool) -> None:  # noqa: FBT001 - inner
+        if "identity" not in study.user_attrs:
+            raise UserError(f"study {study.study_name!r} was not made by this tool; name another")
+        self._study, self._enqueues = study, enqueues
+        self._space = SearchSpace.from_dict(json.loads(study.user_attrs["space"]))
+        self._blank = self._space.corner(min, count_params)  # for its classes and channels
+        self._maxima = {
+            key.removeprefix("limits."): bounds[1]
+            for key, bounds in json.loads(study.user_attrs["identity"]).items()
+            if key.startswith("limits.")
+        }
+        tries = history(study)
+        self._keys = {_key_of_try(each) for each in tries}
+        self._known = {each.arch.arch_id for each in tries}
+        self._searched = {
+            each.arch.arch_id: each.trial for each in reversed(tries) if each.kind == SEARCH
+        }
+        self._records: list[optuna.trial.FrozenTrial] = []
+        self._queue: dict[str, tuple[Architecture, str]] = {}
+
+    def run(self, rows: list[Row | Unreadable]) -> list[Verdict]:
+        return [self._judge(row) for row in rows]
+
+    def _judge(self, row: Row | Unreadable) -> Verdict:
+        if isinstance(row, Unreadable):
+            return Verdict(row.number, "", "unreadable", row.reason)
+        arch = replace(self._blank, stages=row.arch.stages)
+        key, arch_id = _key_of_row(row, arch), arch.arch_id
+        over = self._over_budget(arch)
+        is_queued = self._enqueues and not over and self._is_new_here(arch_id)
+        if is_queued:
+            self._queue[arch_id] = (arch, row.texts.get("name", ""))
+        has_score = row.accuracy is not None or row.val_accuracy is not None
+        is_known = key in self._keys if has_score else arch_id in self._known
+        detail = "; ".join(part for part in (over, _difference(row, arch)) if part)
+        if not is_known:
+            self._keys.add(key)
+            self._known.add(arch_id)
+            self._records.append(self._record(row, arch))
+        verdict = (
+            "tried already"
+            if is_known
+            else "over budget"
+            if over
+            else "imported"
+            if self._space.contains(arch)
+            else "outside the space"
+        )
+        name = row.texts.get("name", "")
+        return Verdict(row.number, name, verdict, detail, not is_known, is_queued)
+
+    def _is_new_here(self, arch_id: str) -> bool:
+        return arch_id not in self._searched and arch_id not in self._queue
+
+    def _over_budget(self, arch: Architecture) -> str:
+        return ", ".join(
+            f"{name} {COSTS[name](arch):,} of at most {maximum:,}"
+            for name, maximum in self._maxima.items()
+            if COSTS[name](arch) > maximum
+        )
+
+    def _record(self, row: Row, arch: Architecture) -> optuna.trial.FrozenTrial:
+        texts = dict(row.texts)
+        attrs: dict[str, Any] = {
+            "recipe": IMPORTED,
+            "split": "test",
+            "network": texts.pop("name", None),
+            "source_trial": self._searched.get(arch.arch_id),
+            "arch_id": arch.arch_id,
+            "architecture": str(arch),
+            "architecture_json": arch.to_json(),
+            "num_params": count_params(arch),
+            "val_accuracy": row.val_accuracy,
+            "seed": row.seed,
+            "fail_reason": NO_ACCURACY if row.accuracy is None else None,
+            **texts,
+        }
+        return optuna.create_trial(
+            state=TrialState.FAIL if row.accuracy is None else TrialState.COMPLETE,
+            value=row.accuracy,
+            user_attrs={key: value for key, value in attrs.items() if value is not None},
+        )
+
+    def write(self) -> None:
+        """Add the records, the notes on their source trials, and the networks to be scored."""
+        if self._records:
+            storage, name = self._study._storage, self._study.study_name  # noqa: SLF001
+            sister = open_sister(storage, name, "retrain")
+            for record in self._records:
+                sister.add_trial(record)
+            scored = [r.user_attrs for r in self._records if r.state is TrialState.COMPLETE]
+            sources: set[int] = {a["source_trial"] for a in scored if "source_trial" in a}
+            for source in sorted(sources):
+                write_note(self._study, source, "Retrained", retrained_table(sister, source))
+        for arch, name in self._queue.values():
+            enqueue(self._study, self._space, arch, proposed_by="imported", name=name)
+
+
+def _difference(row: Row, arch: Architecture) -> str:
+    if row.num_params is None:
+        return ""
+    said, tolerance = row.num_params
+    counted = count_params(arch)
+    if abs(said - counted) <= tolerance:
+        return ""
+    return f"the sheet says {said:,.0f} parameters, they are {counted:,}"
+
+
+def _key_of_row(row: Row, arch: Architecture) -> tuple[object, ...]:
+    named = (row.texts.get(name, "") for name in ("name", "optimizer", "lr", "date"))
+    return (arch.arch_id, row.accuracy, row.val_accuracy, row.seed, *named)
+
+
+def _key_of_try(each: Try) -> tuple[object, ...]:
+    accuracies = (_rounded(each.accuracy), _rounded(each.val_accuracy))
+    texts = (each.name, each.optimizer, each.lr, each.date)
+    return (each.arch.arch_id, *accuracies, each.seed, *(text.strip() for text in texts))

@@ -1,0 +1,219 @@
+"""The columns of a hand-kept sheet of networks, and its rows as values."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nas.architecture import Architecture, Stage
+from nas.blocks import block_type
+from nas.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from nas.sheet import Cells
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "name": ("model", "network", "model name"),
+    "residual layers": ("layers", "n", "num layers", "number of residual layers", "stages"),
+    "blocks": ("residual blocks", "b", "blocks per stage", "blocks per layer", "num blocks"),
+    "kernel sizes": ("kernels", "kernel size", "f", "conv kernel sizes"),
+    "shortcut kernels": ("shortcut kernel sizes", "skip kernels", "skip kernel sizes", "k"),
+    "block types": ("block type", "block"),
+    "channels": ("widths", "width", "c", "filters", "channels per stage", "widths per stage"),
+    "parameters": ("params", "num params", "number of parameters", "total params"),
+    "accuracy": ("acc", "test accuracy", "test acc", "final accuracy", "test accuracy percent"),
+    "val accuracy": ("validation accuracy", "val acc"),
+    "optimizer": ("optimiser",),
+    "lr": ("learning rate",),
+    "seed": (),
+    "notes": ("note", "comment", "comments", "remarks"),
+    "date": (),
+}
+"""A column's own name and the others it goes by; case and punctuation do not matter."""
+
+NEEDED = ("blocks", "channels")
+HEADER_WITHIN = 20  # rows from the top: titles and merged cells stand above the header
+MAX_DEPTH, MAX_WIDTH = 1_000, 100_000
+UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One readable row.
+
+    Attributes:
+        number: Of its line in the sheet, from 1.
+        arch: With ten classes and three channels; the sheet knows of neither.
+        num_params: (count, how far it may be off for its digits), or `None`.
+        accuracy: In [0, 1], or `None`; so is `val_accuracy`.
+        seed: Or `None`.
+        texts: Name, optimizer, lr, notes and date, those that are not blank.
+    """
+
+    number: int
+    arch: Architecture
+    num_params: tuple[float, float] | None
+    accuracy: float | None
+    val_accuracy: float | None
+    seed: int | None
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A row that is none, and why."""
+
+    number: int
+    reason: str
+
+
+def parse_rows(path: Path, readings: Iterator[Cells]) -> list[Row | Unreadable]:
+    """Find the header in one of the readings of a sheet, and parse the rows below it.
+
+    Raises:
+        UserError: No header, or a column that is there twice; one line.
+    """
+    for cells in readings:
+        for top, line in enumerate(cells[:HEADER_WITHIN]):
+            header = [_column(title) for title in line]
+            if all(name in header for name in NEEDED):
+                _refuse_doubles(path, header)
+                is_percent = ["percent" in t.lower() or "%" in t for t in line]
+                below = enumerate(cells[top + 1 :], top + 2)
+                return [
+                    _parse(number, header, is_percent, row) for number, row in below if any(row)
+                ]
+    raise UserError(
+        f"{path} has no row with the columns blocks and channels; known columns: "
+        f"{', '.join(COLUMNS)}"
+    )
+
+
+def _column(title: str) -> str | None:
+    plain = " ".join(re.findall(r"[a-z]+", title.lower()))
+    return next((name for name, others in COLUMNS.items() if plain in (name, *others)), None)
+
+
+def _refuse_doubles(path: Path, header: Sequence[str | None]) -> None:
+    for name in COLUMNS:
+        if header.count(name) > 1:
+            raise UserError(f"{path} has the column {name!r} twice; rename one of them")
+
+
+def _parse(
+    number: int, header: Sequence[str | None], is_percent: Sequence[bool], row: Sequence[str]
+) -> Row | Unreadable:
+    if any(cell.strip() for cell in row[len(header) :]):
+        return Unreadable(number, "more cells than columns; a list of numbers needs quotes")
+    cells = {name: cell for name, cell in zip(header, row, strict=False) if name and cell.strip()}
+    percents = dict(zip(header, is_percent, strict=True))
+    try:
+        return Row(
+            number,
+            _architecture(cells),
+            _count(cells["parameters"]) if "parameters" in cells else None,
+            _share(cells, percents, "accuracy"),
+            _share(cells, percents, "val accuracy"),
+            _integers(cells, "seed", 1)[0] if "seed" in cells else None,
+            _texts(cells),
+        )
+    except ValueError as error:
+        return Unreadable(number, " ".join(str(error).split()))
+
+
+def _texts(cells: Mapping[str, str]) -> dict[str, str]:
+    named = ("name", "optimizer", "lr", "date")
+    texts = {name: cells[name].strip() for name in named if name in cells}
+    if "notes" in cells:
+        texts["notes"] = cells["notes"]
+    if "lr" in texts:
+        with contextlib.suppress(ValueError):  # "0.1, halved twice" is welcome too
+            texts["lr"] = f"{_number('lr', texts['lr']):g}"
+    return texts
+
+
+def _architecture(cells: Mapping[str, str]) -> Architecture:
+    for name in NEEDED:
+        if name not in cells:
+            raise ValueError(f"{name} is blank")
+    depths, widths = (_integers(cells, name) for name in NEEDED)
+    if len(depths) != len(widths):
+        raise ValueError(f"blocks lists {len(depths)} stages, channels {len(widths)}")
+    count = len(depths)
+    if "residual layers" in cells and _integers(cells, "residual layers", 1) != [count]:
+        said = cells["residual layers"].strip()
+        raise ValueError(f"residual layers is {said}, blocks lists {count} stages")
+    if max(depths) > MAX_DEPTH or max(widths) > MAX_WIDTH:
+        raise ValueError("blocks or channels are too many; is a list joined to one number?")
+    kernels = _integers(cells, "kernel sizes", count) if "kernel sizes" in cells else [3] * count
+    shortcuts = (
+        _integers(cells, "shortcut kernels", count) if "shortcut kernels" in cells else [1] * count
+    )
+    blocks = [block.strip() for block in cells.get("block types", "basic").split(",")]
+    blocks = blocks * count if len(blocks) == 1 else blocks
+    if len(blocks) != count:
+        raise ValueError(f"block types lists {len(blocks)} stages, blocks {count}")
+    for block in blocks:
+        block_type(block)
+    entries = zip(depths, widths, kernels, shortcuts, blocks, strict=True)
+    return Architecture(tuple(Stage(*entry) for entry in entries))
+
+
+def _integers(cells: Mapping[str, str], name: str, count: int | None = None) -> list[int]:
+    """Read "128, 100", "[3, 3]", "(3 3)", "3/3" or "3x3"; one number for `count` equal ones."""
+    text = re.sub(r"\b(\d+)\s*[x×]\s*\1\b", r"\1", cells[name].strip())  # noqa: RUF001 - as typed
+    inner = re.fullmatch(r"[\[({]?(.*?)[\])}]?", text, flags=re.DOTALL)
+    parts = re.split(r"\s*[,;/|]\s*|\s+", inner[1].strip()) if inner else []
+    if not all(re.fullmatch(r"-?[0-9]{1,18}(\.0+)?", part) for part in parts):
+        raise ValueError(f"{name} is {_quoted(cells[name])}, not whole numbers such as 3,3,3,3")
+    numbers = [int(float(part)) if "." in part else int(part) for part in parts]
+    if count is not None and len(numbers) == 1:
+        numbers *= count
+    if count is not None and len(numbers) != count:
+        raise ValueError(f"{name} lists {len(numbers)}, blocks {count} stages")
+    return numbers
+
+
+def _count(text: str) -> tuple[float, float]:
+    """Read 4,978,810, 4.978.810, 4 978 810, 4978810.0, 4.98M; with half of its last digit."""
+    plain = re.sub(r"[\s_'’]", "", text)  # noqa: RUF001 - a Swiss separator
+    match = re.fullmatch(r"([0-9.,]*[0-9])([kKmM]?)", plain)
+    if not match:
+        raise ValueError(f"parameters is {_quoted(text)}, not a number such as 4,978,810 or 4.98M")
+    digits, unit = match[1], UNITS[match[2].lower()]
+    if re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3})+", digits) and unit == 1:
+        return float(re.sub("[.,]", "", digits)), 0.0
+    value = _number("parameters", digits) * unit
+    decimals = len(digits.replace(",", ".").partition(".")[2])
+    return value, 0.0 if unit == 1 else unit / 2 / 10**decimals
+
+
+def _share(
+    cells: Mapping[str, str], percents: Mapping[str | None, bool], name: str
+) -> float | None:
+    """Read 97.12, 97.12 %, 97,12 or 0.9712; up to 1 it is a fraction, unless it says percent."""
+    if name not in cells:
+        return None
+    text = cells[name].strip()
+    says_percent = text.endswith("%") or percents[name]
+    value = _number(name, text.removesuffix("%").strip())
+    share = value / 100 if says_percent or value > 1 else value
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} is {_quoted(text)}, not from 0 to 100 %")
+    return round(share, 10)
+
+
+def _number(name: str, text: str) -> float:
+    plain = text.replace(",", ".") if "." not in text else text
+    if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE]-?[0-9]{1,2})?", plain):
+        raise ValueError(f"{name} is {_quoted(text)}, not a number")
+    return float(plain)
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")

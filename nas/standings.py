@@ -1,0 +1,61 @@
+"""standings: which studies a database holds, and where they stand."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import TrialState
+
+from nas.storage import shown_url
+from nas.study import SISTERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+
+def standings(storage: RDBStorage) -> list[dict[str, Any]]:
+    """Say where the studies of a database stand, in JSON's types, in the order of their names."""
+    names = optuna.get_all_study_names(storage)
+    ends = tuple(f"-{kind}" for kind in SISTERS)
+    owners = {n if not n.endswith(ends) else n.rpartition("-")[0] for n in names}
+    return [_standing(storage, name, names) for name in sorted(owners)]
+
+
+def _standing(storage: RDBStorage, name: str, names: Sequence[str]) -> dict[str, Any]:
+    def trials(study_name: str) -> list[FrozenTrial]:
+        if study_name not in names:
+            return []
+        study = optuna.load_study(storage=storage, study_name=study_name)
+        return study.get_trials(deepcopy=False)
+
+    own, retrained = trials(name), _scored(trials(f"{name}-retrain"))
+    scored = _scored(own)
+    identity = _identity(storage, name) if name in names else {}
+    tested = [t.value for t in retrained if t.user_attrs.get("split") != "val" and t.value]
+    ended = [t.datetime_complete for t in (*own, *retrained) if t.datetime_complete]
+    return {
+        "study": name,
+        **{state.name.lower(): sum(t.state is state for t in own) for state in TrialState},
+        "best_val_accuracy": max((t.value for t in scored if t.value is not None), default=None),
+        "retrained": len(retrained),
+        "best_accuracy": max(tested, default=None),
+        "data": identity.get("data"),
+        "max_params": identity.get("limits.num_params", [None, None])[1],
+        "last": max(ended).isoformat(timespec="seconds") if ended else None,
+        "storage": shown_url(storage.url),
+    }
+
+
+def _scored(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state is TrialState.COMPLETE]
+
+
+def _identity(storage: RDBStorage, name: str) -> dict[str, Any]:
+    attrs = optuna.load_study(storage=storage, study_name=name).user_attrs
+    identity: dict[str, Any] = json.loads(attrs.get("identity", "{}"))
+    return identity

@@ -1,0 +1,71 @@
+"""one_transaction: many changes to a study's database, of which all happen or none."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy import column, delete, inspect, table
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optuna.storages import RDBStorage
+    from sqlalchemy.engine import Connection
+
+
+@contextmanager
+def one_transaction(storage: RDBStorage) -> Iterator[RDBStorage]:
+    """Give a storage whose every change belongs to one transaction.
+
+    Optuna commits each call by itself. Its sessions here join a transaction that is not theirs to
+    commit (docs.sqlalchemy.org, "Joining a Session into an External Transaction"): it is
+    committed at the end of the block, and rolled back if the block raises or the process dies.
+    Nobody else sees a part of it. On SQLite, nobody else writes meanwhile.
+
+    Args:
+        storage: Left as it is.
+    """
+    with _begun(storage) as connection:
+        inside = copy.copy(storage)
+        inside.scoped_session = scoped_session(
+            sessionmaker(bind=connection, join_transaction_mode="rollback_only")
+        )
+        yield inside
+
+
+@contextmanager
+def _begun(storage: RDBStorage) -> Iterator[Connection]:
+    engine = storage.engine
+    if engine.dialect.name != "sqlite":
+        with engine.begin() as connection:
+            yield connection
+        return
+    # Python's driver begins by itself, too late to keep what was read from changing.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+
+
+def forget(inside: RDBStorage, token: str) -> None:
+    """Delete what our own tables, `nas_...`, hold of the study with this token.
+
+    Args:
+        inside: As `one_transaction` gives it.
+        token: The study's.
+    """
+    session = inside.scoped_session()
+    inspector = inspect(session.connection())
+    for name in inspector.get_table_names():
+        columns = {each["name"] for each in inspector.get_columns(name)}
+        if name.startswith("nas_") and "study" in columns:
+            ours = table(name, column("study"))
+            session.execute(delete(ours).where(ours.c.study == token))
+    session.commit()

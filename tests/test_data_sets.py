@@ -1,0 +1,305 @@
+"""Data sets besides CIFAR-10: read from small files in their official format, split, searched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import CIFAR100, FashionMNIST
+
+import nas
+from nas.architecture import Architecture
+from nas.complexity import count_params
+from nas.data import (
+    CIFAR100_CLASSES,
+    FASHION_MNIST_CLASSES,
+    Split,
+    load_test_data,
+    load_training_data,
+    short_name,
+)
+from nas.errors import UserError
+from nas.study import find_study
+from nas.training import evaluate, is_even
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from optuna.study import Study
+    from torch import Tensor
+
+RNG = np.random.default_rng(0)
+
+
+# CIFAR-100
+
+
+def write_cifar100(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten training images and one test image a class, with checksums of their own."""
+    base = folder / CIFAR100.base_folder
+    base.mkdir(parents=True)
+    checksums = {}
+    contents: dict[str, dict[str, Any]] = {
+        name: {
+            "data": RNG.integers(0, 256, (100 * each, 3 * 32 * 32), dtype=np.uint8),
+            "fine_labels": list(range(100)) * each,
+        }
+        for name, each in (("train", 10), ("test", 1))
+    }
+    contents["meta"] = {"fine_label_names": list(CIFAR100_CLASSES)}
+    for name, content in contents.items():
+        raw = pickle.dumps(content)
+        (base / name).write_bytes(raw)
+        checksums[name] = hashlib.md5(raw).hexdigest()  # noqa: S324 - the format's own
+    monkeypatch.setattr(CIFAR100, "train_list", [["train", checksums["train"]]])
+    monkeypatch.setattr(CIFAR100, "test_list", [["test", checksums["test"]]])
+    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": checksums["meta"]})
+
+
+def test_cifar100_has_100_classes_in_the_files_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar100(tmp_path, monkeypatch)
+    data = load_training_data("cifar100", tmp_path)
+    assert (len(data.train), len(data.val), data.num_classes) == (900, 100, 100)
+    assert data.val.labels.bincount().tolist() == [1] * 100
+    assert data.class_names == tuple(CIFAR100(tmp_path).classes) == tuple(sorted(CIFAR100_CLASSES))
+    assert load_test_data("cifar100", tmp_path).images.shape == (100, 3, 32, 32)
+
+
+def test_the_number_of_classes_enters_the_number_of_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar100(tmp_path, monkeypatch)
+    arch = Architecture.of([1, 1], [8, 16])
+    fitted = load_training_data("cifar100", tmp_path).fitted(arch)
+    assert count_params(fitted) - count_params(arch) == 90 * (16 + 1)
+
+
+# Fashion-MNIST
+
+
+def write_fashion_mnist(folder: Path, each: int = 10) -> Tensor:
+    """The four files, in MNIST's format; gives the training images (N, 28, 28)."""
+    raw = folder / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for prefix, seed in (("t10k", 1), ("train", 0)):
+        images = np.random.default_rng(seed).integers(0, 256, (10 * each, 28, 28), dtype=np.uint8)
+        labels = np.arange(10 * each, dtype=np.uint8) % 10
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
+            (raw / f"{prefix}-{kind}-ubyte").write_bytes(head + values.tobytes())
+    return torch.from_numpy(images)
+
+
+def test_fashion_mnist_is_grey_with_a_black_border_to_32_pixels(tmp_path: Path) -> None:
+    images = write_fashion_mnist(tmp_path)
+    data = load_training_data("fashion-mnist", tmp_path)
+    whole = data.train_and_val.images
+    assert (len(data.train), len(data.val)) == (90, 10)
+    assert whole.shape == (100, 1, 32, 32)
+    assert whole.sum() == images.sum(), "nothing but black was added"
+    assert data.class_names == FASHION_MNIST_CLASSES == tuple(FashionMNIST.classes)
+    assert data.fitted(Architecture.of([1], [8])).in_channels == 1
+
+
+def test_a_damaged_fashion_mnist_file_is_one_line(tmp_path: Path) -> None:
+    write_fashion_mnist(tmp_path)
+    (tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"half")
+    with pytest.raises(UserError, match="holds damaged files"):
+        load_training_data("fashion-mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "missing"),
+    [
+        ("cifar100", "CIFAR-100", "cifar-100-python/train"),
+        ("fashion-mnist", "Fashion-MNIST", "FashionMNIST/raw/train-images-idx3-ubyte"),
+    ],
+)
+def test_absent_files_without_network_are_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    title: str,
+    missing: str,
+) -> None:
+    nobody = "http://127.0.0.1:9/"
+    monkeypatch.setattr(CIFAR100, "url", nobody + "cifar-100-python.tar.gz")
+    monkeypatch.setattr(FashionMNIST, "mirrors", [nobody])
+    monkeypatch.setenv("no_proxy", "*")
+    with pytest.raises(UserError) as caught:
+        load_training_data(name, tmp_path / "absent")
+    for part in (f"{title} is not in {tmp_path / 'absent'}", missing, "--data"):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().out == ""
+
+
+# Folders of images
+
+
+def write_images(folder: Path, counts: dict[str, int], size: tuple[int, int] = (40, 30)) -> None:
+    """Images whose class is told by their colour."""
+    for label, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = RNG.integers(0, 60, (size[1], size[0], 3), dtype=np.uint8)
+            pixels[:, :, label % 3] += 150
+            Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
+
+
+def images_of(split: Split) -> set[bytes]:
+    return {image.numpy().tobytes() for image in split.images}
+
+
+def test_a_folder_without_parts_keeps_a_tenth_of_each_class_for_test_and_for_val(
+    tmp_path: Path,
+) -> None:
+    write_images(tmp_path, {"cat": 20, "dog": 40})
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden").mkdir()
+    name = f"folder:{tmp_path}@16"
+    data, test = load_training_data(name, "."), load_test_data(name, ".")
+    assert data.class_names == ("cat", "dog")
+    assert test.labels.bincount().tolist() == [2, 4]
+    assert data.val.labels.bincount().tolist() == [2, 4]
+    assert data.train.labels.bincount().tolist() == [16, 32]
+    assert data.train.images.shape[1:] == (3, 16, 16)
+    seen = [images_of(split) for split in (data.train, data.val, test)]
+    assert len(set.union(*seen)) == 60, "every image is in one part alone"
+
+
+def test_a_folders_own_parts_are_kept(tmp_path: Path) -> None:
+    for part, count in (("train", 10), ("val", 3), ("test", 2)):
+        write_images(tmp_path / part, {"a": count, "b": count})
+    name = f"folder:{tmp_path}@16"
+    data, test = load_training_data(name, "."), load_test_data(name, ".")
+    assert (len(data.train), len(data.val), len(test)) == (20, 6, 4)
+    before = data.fingerprint
+    (tmp_path / "val" / "a" / "000.png").unlink()
+    load_training_data.cache_clear()
+    assert load_training_data(name, ".").fingerprint != before
+
+
+def test_images_are_resized_by_their_short_side_and_cropped_at_the_centre(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 60, 3), dtype=np.uint8)
+    pixels[:, 16:44] = 200  # the middle square, and what its edge is smoothed with
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    data = load_training_data(f"folder:{tmp_path}@10", ".")
+    assert data.train.images.unique().tolist() == [200]
+
+
+def test_grey_and_transparent_images_become_three_channels(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 10, "b": 10})
+    Image.new("L", (9, 9), 77).save(tmp_path / "a" / "grey.png")
+    Image.new("RGBA", (9, 9), (1, 2, 3, 0)).save(tmp_path / "b" / "clear.png")
+    data = load_training_data(f"folder:{tmp_path}@8", ".")
+    assert data.train_and_val.images.shape[1:] == (3, 8, 8)
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 12, "b": 10})
+    for number in range(5):
+        (tmp_path / "a" / f"bad{number}.jpg").write_bytes(b"no JPEG")
+    with pytest.raises(UserError, match=r"of \d+ images cannot be read: .*bad\d\.jpg \(Unid") as c:
+        load_training_data(f"folder:{tmp_path}@8", ".")
+    assert "\n" not in str(c.value)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"a": 10}, "has 1 folders of images"),
+        ({"a": 10, "b": 3}, "b has 3 images; a class needs 10 at least"),
+        ({}, "has 0 folders of images"),
+    ],
+)
+def test_folders_that_cannot_be_split_are_one_line(
+    tmp_path: Path, counts: dict[str, int], message: str
+) -> None:
+    write_images(tmp_path, counts)
+    with pytest.raises(UserError, match=message):
+        load_training_data(f"folder:{tmp_path}", ".")
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot read .*nowhere: No such file"):
+        load_training_data(f"folder:{tmp_path}/nowhere", ".")
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("cifar10", "cifar10"),
+        ("folder:/a/b/my flowers!", "my_flowers_-64"),
+        ("folder:pets/../cats@32", "cats-32"),
+    ],
+)
+def test_a_folders_name_in_a_study_cannot_leave_the_folder(name: str, short: str) -> None:
+    assert short_name(name) == short
+
+
+@pytest.mark.parametrize(("size", "stride"), [(32, 1), (63, 1), (64, 2), (96, 2)])
+def test_the_stem_has_stride_2_from_64_pixels(tmp_path: Path, size: int, stride: int) -> None:
+    write_images(tmp_path, {"a": 10, "b": 10}, (8, 8))
+    data = load_training_data(f"folder:{tmp_path}@{size}", ".")
+    assert data.fitted(Architecture.of([1], [8])).stem_stride == stride
+    assert data.at_scale(32) == size
+    assert data.at_scale(16) == size // 2 or size == 63
+
+
+# The metric
+
+
+class Blind(torch.nn.Module):
+    """Says class 0, whatever it sees."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.tensor([1.0, 0.0]).expand(len(images), 2)
+
+
+@pytest.mark.parametrize(("counts", "accuracy"), [((30, 10), 0.5), ((20, 20), 0.5), ((4, 0), 1.0)])
+def test_a_network_that_always_names_the_larger_class_scores_no_better(
+    counts: tuple[int, int], accuracy: float
+) -> None:
+    labels = torch.tensor([0] * counts[0] + [1] * counts[1])
+    split = Split(torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8), labels)
+    score = evaluate(Blind(), split, lambda images: images.float())  # type: ignore[arg-type]
+    assert score.accuracy == accuracy
+    assert is_even(labels) == (counts[0] == counts[1] or 0 in counts)
+
+
+# The whole way
+
+
+def test_a_folder_of_64_pixel_images_is_searched_retrained_and_loaded(
+    tiny: Callable[..., Study], folder: Path
+) -> None:
+    write_images(folder / "pets", {"cat": 30, "dog": 50, "owl": 20}, (64, 64))
+    study = tiny(2, dataset="folder:pets", image_size=64)
+    assert study.study_name == "pets-64-tiny-3k-tiny"
+    identity = json.loads(study.user_attrs["identity"])
+    assert identity["data"] == "folder:pets@64"
+    assert identity["split"].endswith("accuracy is the mean over classes")
+    assert identity["proxy.resolution"] == 16, "8 of 32 pixels are 16 of 64"
+    arch = Architecture.from_json(study.best_trial.user_attrs["architecture_json"])
+    assert (arch.num_classes, arch.stem_stride) == (3, 2)
+    (done,) = nas.retrain(
+        study.best_trial.number, device="cpu", epochs=1, batch_size=20, checkpoint_seconds=1e9
+    )
+    loaded = nas.load_model(done.folder)
+    assert loaded.class_names == ("cat", "dog", "owl")
+    assert loaded.resolution == 64
+    assert find_study("pets-64-tiny-3k-tiny", None).study_name == study.study_name

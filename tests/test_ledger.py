@@ -1,0 +1,382 @@
+"""The ledger: what people keep by hand is read, what is written comes back the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import openpyxl
+import optuna
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+import nas.presets
+from nas.architecture import Architecture
+from nas.cli import main
+from nas.errors import UserError
+from nas.history import history
+from nas.ledger import Verdict, export_sheet, import_sheet, ledger
+from nas.notes import set_note
+from nas.sheet import neutralized, restored
+from nas.sisters import find_sister
+from nas.study import find_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from optuna.study import Study
+
+    Scored = Callable[..., Study]
+
+ARCH = Architecture.of([1, 1], [4, 8])
+OTHER = Architecture.of([2, 1], [8, 8])
+PLACES = ("result", "trial", "proposed by")  # columns of where a try is, not of what it was
+HAND_MADE = Path(nas.presets.__file__).parent / "hand_made.csv"
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(list(arguments))
+    return int(left.value.code or 0)
+
+
+def bring(path: str | Path, **options: bool) -> list[Verdict]:
+    name, storage = find_storage("mine", None)
+    return import_sheet(storage, name, Path(path), **options)
+
+
+def verdicts(path: str | Path, **options: bool) -> list[str]:
+    return [each.verdict for each in bring(path, **options)]
+
+
+def num_records(study: Study) -> int:
+    sister = find_sister(study, "retrain")
+    return 0 if sister is None else len(sister.get_trials(deepcopy=False))
+
+
+# Cells that a spreadsheet would run
+
+
+@given(st.text())
+def test_neutralized_text_is_no_formula_and_is_restored(text: str) -> None:
+    marked = neutralized(text)
+    assert marked[:1] not in ("=", "+", "-", "@", "\t", "\r")
+    assert restored(marked) == text
+
+
+@pytest.mark.parametrize("ending", ["csv", "xlsx"])
+def test_no_cell_of_an_export_is_a_formula(scored: Scored, folder: Path, ending: str) -> None:
+    study = scored(ARCH, OTHER)
+    set_note(study, 0, '=HYPERLINK("http://example.com")')
+    set_note(study, 1, "@SUM(A1)")
+    export_sheet(study, Path(f"a.{ending}"))
+    if ending == "csv":
+        cells = pd.read_csv("a.csv", dtype=str).stack().dropna().tolist()
+        assert "'=HYPERLINK" in (folder / "a.csv").read_text()
+    else:
+        rows = openpyxl.load_workbook("a.xlsx").active.iter_rows()
+        assert not [c for row in rows for c in row if c.data_type == "f"]
+        cells = pd.read_excel("a.xlsx", dtype=str).stack().dropna().tolist()
+    assert not [cell for cell in cells if cell[0] in "=+-@\t\r"]
+
+
+# Export, import
+
+
+def full_study(scored: Scored) -> Study:
+    """A study with notes, a score, a full training and rows of another's sheet."""
+    study = scored(ARCH, OTHER)
+    set_note(study, 0, "=1+1, and 'quoted',\nsecond line; -x")
+    Path("hand.csv").write_text(
+        "name,blocks,channels,kernel sizes,accuracy,optimizer,lr,date,notes,seed\n"
+        'one,"1,1","4,8",3,97.12 %,SGD,"0,1",2024-05-01,- steady,3\n'
+        'one,"1,1","4,8",3,97.12 %,SGD,"0,1",2024-05-01,- steady,4\n'
+        'none,"3,2","8,16","5,3",,AdamW,halved twice,last spring,@home,\n'
+    )
+    bring("hand.csv")
+    return study
+
+
+@pytest.mark.parametrize("ending", ["csv", "xlsx", "parquet"])
+def test_export_then_import_gives_the_same(scored: Scored, ending: str) -> None:
+    study = full_study(scored)
+    before = ledger(study)
+    file = Path(f"tried.{ending}")
+    assert export_sheet(study, file) == len(before) == 5
+    assert set(verdicts(file)) == {"tried already"}
+    pd.testing.assert_frame_equal(ledger(study), before)
+    empty = scored(name="empty")
+    name, storage = find_storage("empty", None)
+    assert {v.verdict for v in import_sheet(storage, name, file)} == {"imported"}
+    columns = [name for name in before.columns if name not in PLACES]
+    pd.testing.assert_frame_equal(ledger(empty)[columns], before[columns])
+
+
+def test_importing_twice_adds_nothing(scored: Scored) -> None:
+    study = scored()
+    Path("a.csv").write_text(TWO + 'none,"3,1","4,8",\n')
+    assert verdicts("a.csv", enqueues=True) == ["imported"] * 3
+    before = [(t.kind, t.trial) for t in history(study)]
+    again = bring("a.csv", enqueues=True)
+    assert {v.verdict for v in again} == {"tried already"}
+    assert not any(v.is_recorded or v.is_enqueued for v in again)
+    assert [(t.kind, t.trial) for t in history(study)] == before
+
+
+def test_the_hand_made_networks_become_retrain_records(scored: Scored) -> None:
+    study = scored()
+    found = bring(HAND_MADE)
+    assert [v.verdict for v in found] == ["over budget"] * 5
+    assert [v.name for v in found][:2] == ["ResNet26_97", "ResNet24_9684"]
+    tries = [t for t in history(study) if t.kind == "retrain"]
+    assert [t.accuracy for t in tries] == [0.9712, 0.9684, 0.9657, 0.8856, None]
+    assert tries[0].num_params == 4_978_810
+    assert tries[4].result == "no accuracy"
+
+
+def test_enqueue_has_networks_within_the_budget_scored_once(scored: Scored) -> None:
+    study = scored(ARCH)
+    Path("a.csv").write_text(
+        'name,blocks,channels\nknown,"1,1","4,8"\nnew,"2,1","8,8"\nagain,"2,1","8,8"\n'
+        'outside,"1,1,1","4,8,8"\nbig,"4,4","64,640"\n'
+    )
+    found = bring("a.csv", enqueues=True)
+    assert [v.is_enqueued for v in found] == [False, True, False, True, False]
+    queued = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    assert [t.user_attrs["name"] for t in queued] == ["new", "outside"]
+    assert [t.user_attrs["proposed_by"] for t in queued] == ["imported", "imported"]
+
+
+def test_an_accuracy_of_a_networks_own_trial_is_noted_there(scored: Scored) -> None:
+    import optuna_dashboard
+
+    study = scored(ARCH)
+    Path("a.csv").write_text('blocks,channels,accuracy\n"1,1","4,8",91.5\n')
+    bring("a.csv")
+    trial = optuna.trial.Trial(study, study.get_trials()[0]._trial_id)
+    assert "| imported | - | test | 91.50% | - | 0 |" in optuna_dashboard.get_note(trial)
+
+
+def test_a_dry_run_writes_nothing(scored: Scored) -> None:
+    study = scored()
+    assert any(v.is_recorded for v in bring(HAND_MADE, is_dry_run=True, enqueues=True))
+    assert history(study) == []
+
+
+def test_strict_refuses_all_for_one_bad_row(scored: Scored) -> None:
+    study = scored()
+    Path("a.csv").write_text('blocks,channels\n"1,1","4,8"\n"1,x","4,8"\n')
+    with pytest.raises(UserError, match=r"1 of 2 rows are bad.*; line 3 is unreadable: blocks is"):
+        bring("a.csv", is_strict=True)
+    assert history(study) == []
+
+
+def test_an_import_that_is_killed_leaves_nothing(scored: Scored) -> None:
+    study = scored()
+    Path("a.csv").write_text(
+        "blocks,channels,accuracy\n" + "".join(f'"1,1","4,{w}",0.5\n' for w in range(8, 200))
+    )
+    code = (
+        "import os, signal, pathlib, optuna\n"
+        "from nas.ledger import import_sheet\n"
+        "from nas.study import find_storage\n"
+        "original = optuna.study.Study.add_trial\n"
+        "def add(self, trial):\n"
+        "    original(self, trial)\n"
+        "    if len(self.get_trials(deepcopy=False)) == 20:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "optuna.study.Study.add_trial = add\n"
+        "name, storage = find_storage('mine', None)\n"
+        "import_sheet(storage, name, pathlib.Path('a.csv'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert history(study) == []
+
+
+# What people's sheets look like
+
+TWO = 'name,blocks,channels,accuracy\nä,"1,1","4,8",97.12\nb,"2,1","8,8",0.9\n'
+SHEETS: dict[str, tuple[str | bytes, list[str] | str]] = {
+    "plain": (TWO, ["imported", "imported"]),
+    "byte order mark": (TWO.encode("utf-8-sig"), ["imported", "imported"]),
+    "UTF-16": (TWO.encode("utf-16"), ["imported", "imported"]),
+    "Windows-1252": (TWO.encode("cp1252"), ["imported", "imported"]),
+    "CRLF and blank lines": (TWO.replace("\n", "\r\n") + "\r\n,,,\r\n", ["imported"] * 2),
+    "semicolons, decimal commas": (
+        "Model;Blocks;Widths;Test Accuracy (%)\na;1,1;4,8;97,12\nb;[2 1];(8/8);0,9\n",
+        ["imported", "imported"],
+    ),
+    "tabs": ("blocks\tchannels\n1,1\t4,8\n", ["imported"]),
+    "title and merged header above": (
+        'Our networks,,\n,Architecture,,Result\nname,blocks,channels,acc\na,"1,1","4,8",97\n',
+        ["imported"],
+    ),
+    "nothing is run": (
+        'name,blocks,channels,notes\n=1+1,"1,1","4,8",@x\na,"=SUM(A1)","4,8",\n',
+        ["imported", "unreadable"],
+    ),
+    "duplicates": (TWO + TWO.splitlines()[1] + "\n", ["imported", "imported", "tried already"]),
+    "negative widths": ('blocks,channels\n"1,1","4,-8"\n"1,-1","4,8"\n', ["unreadable"] * 2),
+    "zero, even kernel, too few": (
+        'blocks,channels,kernel sizes\n"0,1","4,8",3\n"1,1","4,8",2\n"1,1",4,3\n',
+        ["unreadable"] * 3,
+    ),
+    "unquoted lists": ("name,blocks,channels\na,1,1,4,8\n", ["unreadable"]),
+    "a list joined to a number": ("blocks,channels\n3333,128100164200\n", ["unreadable"]),
+    "accuracy of 300 %": ('blocks,channels,accuracy\n"1,1","4,8",300\n', ["unreadable"]),
+    "layers that are not there": (
+        'residual layers,blocks,channels\n4,"1,1","4,8"\n2,"1,1","4,8"\n',
+        ["unreadable", "imported"],
+    ),
+    "over budget, outside": (
+        'blocks,channels\n"4,4","64,640"\n"1,1,1","4,8,8"\n',
+        ["over budget", "outside the space"],
+    ),
+    "3x3 kernels, block types": (
+        'blocks,channels,kernel sizes,block types\n"1,1","4,8",3x3,basic\n"1,1","4,8",3,nope\n',
+        ["imported", "unreadable"],
+    ),
+    "10,000 rows": (
+        "blocks,channels\n" + '"1,1","4,8"\n"1,-1","4,8"\n' * 5_000,
+        ["imported", "unreadable", *["tried already", "unreadable"] * 4_999],
+    ),
+    "column twice": ("blocks,channels,acc,accuracy\n", "has the column 'accuracy' twice"),
+    "no header": ("1,2,3\n4,5,6\n", "no row with the columns blocks and channels"),
+    "empty": ("", "no row with the columns blocks and channels"),
+    "header alone": ("blocks,channels\n", []),
+    "NUL": (b"blocks,channels\n\0\n", "is not text in UTF-8"),
+    "binary": (bytes(range(256)), "is not text in UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), SHEETS.values(), ids=SHEETS)
+def test_every_row_gets_its_verdict_or_the_file_one_line(
+    scored: Scored, folder: Path, content: str | bytes, expected: list[str] | str
+) -> None:
+    study = scored()
+    (folder / "a.csv").write_bytes(content.encode() if isinstance(content, str) else content)
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            bring("a.csv")
+        assert num_records(study) == 0
+        return
+    found = bring("a.csv")
+    assert [v.verdict for v in found] == expected
+    assert num_records(study) == sum(v.is_recorded for v in found)
+    assert all(v.detail for v in found if v.verdict in ("unreadable", "over budget"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "differs"),
+    [
+        ('"4,978,810"', False),
+        ("4.978.810", False),
+        ("4 978 810", False),
+        ("4978810.0", False),
+        ("4.98M", False),
+        ("5M", False),
+        ("4.97M", True),
+        ('"4,978,811"', True),
+        ("", False),
+    ],
+)
+@pytest.mark.usefixtures("scored")
+def test_parameters_are_recounted(scored: Scored, cell: str, differs: bool) -> None:  # noqa: FBT001
+    scored()
+    Path("a.csv").write_text(f'blocks,channels,params\n"3,3,3,3","128,100,164,200",{cell}\n')
+    (verdict,) = bring("a.csv")
+    assert ("the sheet says" in verdict.detail) == differs
+    assert not differs or "they are 4,978,810" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("cell", "accuracy"),
+    [("97.12", 0.9712), ("97.12 %", 0.9712), ('"97,12%"', 0.9712), ("0.9712", 0.9712), ("1", 1.0)],
+)
+def test_accuracies_are_percent_or_fraction(scored: Scored, cell: str, accuracy: float) -> None:
+    study = scored()
+    Path("a.csv").write_text(f'blocks,channels,accuracy\n"1,1","4,8",{cell}\n')
+    bring("a.csv")
+    assert [t.accuracy for t in history(study)] == [accuracy]
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "parquet"])
+def test_a_damaged_file_is_one_line(scored: Scored, folder: Path, ending: str) -> None:
+    scored()
+    (folder / f"a.{ending}").write_bytes(b"PAR1 or PK, cut short")
+    with pytest.raises(UserError, match="is not a") as caught:
+        bring(f"a.{ending}")
+    assert "\n" not in str(caught.value)
+
+
+def test_cells_of_a_workbook_may_be_numbers_dates_and_blank(scored: Scored) -> None:
+    study = scored()
+    book = openpyxl.Workbook()
+    book.active.append(["Sheet of mine"])
+    book.active.append(["name", "blocks", "channels", "accuracy", "lr", "date", "seed"])
+    book.active.append([7, "1, 1", "[4, 8]", 97.12, 0.1, pd.Timestamp("2024-05-01"), 3.0])
+    book.active.append(["f", "=1+1", "4, 8", None, None, None, None])
+    book.save("a.xlsx")
+    assert verdicts("a.xlsx") == ["imported", "unreadable"]
+    (found,) = history(study)
+    assert (found.name, found.accuracy, found.lr) == ("7", 0.9712, "0.1")
+    assert (found.date, found.seed) == ("2024-05-01", 3)
+
+
+# The commands
+
+
+def test_the_commands_say_what_they_did(scored: Scored, capsys: pytest.CaptureFixture[str]) -> None:
+    scored(ARCH)
+    Path("hand.csv").write_text(TWO)
+    assert run("import", "hand.csv", "--dry-run") == 0
+    assert "would be recorded: 2" in capsys.readouterr().out
+    assert run("import", "hand.csv", "--study", "mine", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [row["verdict"] for row in answer] == ["imported", "imported"]
+    assert run("export", "mine", "tried.csv") == 0
+    assert capsys.readouterr().out == "3 rows in tried.csv\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("export mine a.doc", "a sheet is one of .csv, .xlsx, .parquet"),
+        ("export mine missing/a.csv", "cannot write missing/a.csv"),
+        ("export ../mine a.csv", "no study '../mine' in studies"),
+        ("import missing.csv", "cannot read missing.csv"),
+        ("import a.doc", "a sheet is one of .csv, .tsv, .txt, .xlsx, .parquet"),
+        ("import missing.csv --study nope", "no study 'nope' in studies; there is: mine"),
+    ],
+)
+def test_bad_input_is_one_line(
+    scored: Scored, capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    scored(ARCH)
+    assert run(*arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("ending", "package"), [("xlsx", "openpyxl"), ("parquet", "pyarrow")])
+def test_a_missing_package_is_one_line_with_the_way_out(
+    scored: Scored, monkeypatch: pytest.MonkeyPatch, ending: str, package: str
+) -> None:
+    study = scored(ARCH)
+    assert importlib.util.find_spec(package)
+    for name in [n for n in sys.modules if n.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"needs pip install 'nas-under-budget\[sheets\]'"):
+        export_sheet(study, Path(f"a.{ending}"))
+    assert not list(Path().glob("*a.*"))

@@ -1,0 +1,284 @@
+"""What people do with a study besides searching: list, show, ask, note, delete."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pytest
+from hypothesis import given
+from sqlalchemy import text
+
+from nas.architecture import Architecture
+from nas.cli import main
+from nas.deletion import delete
+from nas.errors import UserError
+from nas.history import history
+from nas.neighbours import distance
+from nas.notes import notes, set_note
+from nas.register import Register
+from nas.sisters import open_sister, write_note
+from nas.storage import open_storage, sqlite_url
+from nas.study import find_storage, find_study
+from nas.transaction import one_transaction
+from tests.strategies import architectures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from optuna.storages import RDBStorage
+    from optuna.study import Study
+
+NAME = "mine"
+ARCH = Architecture.of([1, 1], [4, 8])
+OTHER = Architecture.of([2, 1], [8, 8])
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(list(arguments))
+    return int(left.value.code or 0)
+
+
+def record(study: Study, arch: Architecture, accuracy: float, **attrs: Any) -> None:
+    """Put a full training into the study's sister."""
+    sister = open_sister(study._storage, study.study_name, "retrain")
+    sister.add_trial(
+        optuna.create_trial(
+            value=accuracy,
+            user_attrs={"architecture_json": arch.to_json(), "recipe": "strong", **attrs},
+        )
+    )
+
+
+# One transaction
+
+
+def count_trials(path: Path) -> int:
+    study = optuna.load_study(storage=open_storage(sqlite_url(path)), study_name="a")
+    return len(study.get_trials(deepcopy=False))
+
+
+def add_three_and_fail(inside: RDBStorage, path: Path) -> None:
+    study = optuna.load_study(storage=inside, study_name="a")
+    for value in range(3):
+        study.add_trial(optuna.create_trial(value=value))
+    assert len(study.get_trials(deepcopy=False)) == 3
+    assert count_trials(path) == 0, "others see nothing yet"
+    raise ZeroDivisionError
+
+
+def test_trials_of_a_transaction_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    storage = open_storage(sqlite_url(path))
+    optuna.create_study(storage=storage, study_name="a")
+    with pytest.raises(ZeroDivisionError), one_transaction(storage) as inside:
+        add_three_and_fail(inside, path)
+    assert count_trials(path) == 0
+    with one_transaction(storage) as inside:
+        optuna.load_study(storage=inside, study_name="a").add_trial(optuna.create_trial(value=1))
+    assert count_trials(path) == 1
+
+
+def test_a_process_that_dies_in_a_transaction_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    optuna.create_study(storage=open_storage(sqlite_url(path)), study_name="a")
+    if (child := os.fork()) == 0:
+        with one_transaction(open_storage(sqlite_url(path))) as inside:
+            study = optuna.load_study(storage=inside, study_name="a")
+            study.add_trial(optuna.create_trial(value=1))
+            os._exit(len(study.get_trials(deepcopy=False)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert count_trials(path) == 0
+
+
+# list
+
+
+def test_list_says_where_each_study_stands(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH, OTHER)
+    record(study, ARCH, 0.75, split="test")
+    assert run("list", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["study"], row["complete"], row["fail"], row["retrained"]) == (NAME, 2, 0, 1)
+    assert (row["best_val_accuracy"], row["best_accuracy"]) == (study.best_value, 0.75)
+    assert (row["data"], row["max_params"]) == ("synthetic", 100_000)
+    run("list")
+    assert "75.00%" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("folder")
+def test_list_without_studies_says_how_to_make_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list") == 0
+    assert "python search.py" in capsys.readouterr().out
+
+
+def test_list_warns_of_a_file_it_cannot_read_and_lists_the_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "studies").mkdir()
+    (folder / "studies" / "bad.db").write_text("my spreadsheet")
+    optuna.create_study(storage=open_storage("sqlite:///studies/good.db"), study_name="good")
+    assert run("list", "--json") == 0
+    printed = capsys.readouterr()
+    assert [row["study"] for row in json.loads(printed.out)] == ["good"]
+    assert "bad.db is not an SQLite database" in printed.err
+
+
+# show
+
+
+def test_show_tells_everything_of_a_trial(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH)
+    trial = study.get_trials()[0]
+    arch = Architecture.from_json(trial.user_attrs["architecture_json"])
+    record(study, arch, 0.75, split="test", source_trial=0, seed=3)
+    set_note(study, 0, "a <b> note")
+    assert run("show", "0", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["val_accuracy"], shown["arch_id"]) == (trial.value, arch.arch_id)
+    assert shown["attributes"]["architecture_json"] == json.loads(arch.to_json())
+    assert shown["notes"] == "a <b> note"
+    assert [(t["kind"], t["accuracy"], t["seed"]) for t in shown["later"]] == [("retrain", 0.75, 3)]
+    run("show", "0")
+    out = capsys.readouterr().out
+    assert str(arch) in out
+    assert "retrain 0: strong 3 test 75.00%" in out
+
+
+# tried
+
+
+def test_tried_finds_a_network_of_the_study_and_what_came_of_it(
+    scored: Callable[..., Study], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH, OTHER)
+    trial = study.get_trials()[1]
+    (folder / "a.json").write_text(trial.user_attrs["architecture_json"])
+    assert run("tried", "--architecture", "a.json", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [(t["trial"], t["val_accuracy"]) for t in answer["tried"]] == [(1, trial.value)]
+    assert [t["trial"] for t in answer["neighbours"]] == [0]
+    run("tried", "--architecture", "a.json")
+    assert f"tried in {NAME}" in capsys.readouterr().out
+
+
+def test_tried_says_no_and_gives_the_nearest_first(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH)
+    for width in (8, 16, 32):
+        record(study, Architecture.of([5, 5], [8, width]), 0.5, network=f"w{width}")
+    flags = ["--blocks", "5,5", "--widths", "8,30", "--neighbours", "2"]
+    assert run("tried", *flags, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["tried"] == []
+    assert [t["name"] for t in answer["neighbours"]] == ["w32", "w16"]
+    run("tried", *flags)
+    assert "not tried" in capsys.readouterr().out
+
+
+@given(architectures(), architectures())
+def test_distance_is_symmetric_and_zero_only_for_equal_stages(
+    one: Architecture, other: Architecture
+) -> None:
+    assert distance(one, other) == pytest.approx(distance(other, one))
+    assert (distance(one, other) == 0) == (one.stages == other.stages)
+
+
+def test_one_block_more_and_twice_the_width_are_one_step_each() -> None:
+    assert distance(ARCH, Architecture.of([1, 2], [4, 8])) == 1
+    assert distance(ARCH, Architecture.of([1, 1], [8, 8])) == 1
+    assert distance(ARCH, Architecture.of([1, 1], [4, 8], [3, 5])) == 1
+    assert distance(ARCH, Architecture.of([1, 1, 2], [4, 8, 8])) == 3
+
+
+# note
+
+
+@pytest.mark.parametrize(
+    "words", ["plain", "<script>alert(1)</script>", "a --> b <!-- end of Note -->", "=1+1\n## x"]
+)
+def test_a_note_is_read_as_it_was_written(scored: Callable[..., Study], words: str) -> None:
+    study = scored(ARCH)
+    write_note(study, 0, "Retrained", "| our | table |")
+    assert run("note", "0", "first") == 0
+    assert run("note", "0", words) == 0
+    assert notes(study) == {0: words}
+    assert [each.notes for each in history(study)] == [words]
+
+
+def test_what_is_typed_in_the_dashboard_is_a_note_too(scored: Callable[..., Study]) -> None:
+    import optuna_dashboard
+
+    study = scored(ARCH)
+    trial = optuna.trial.Trial(study, study.get_trials()[0]._trial_id)
+    optuna_dashboard.save_note(trial, "typed there")
+    assert notes(study) == {0: "typed there"}
+    set_note(study, 0, "noted here")
+    write_note(study, 0, "Retrained", "| our | table |")
+    assert notes(study) == {0: "noted here\ntyped there"}
+    set_note(study, 0, "")
+    assert notes(study) == {0: "typed there"}
+
+
+# delete
+
+
+def rows_of_ours(study: Study) -> int:
+    """Count the rows of this tool's own tables in the study's database."""
+    engine = study._storage._backend.engine
+    with engine.connect() as connection:
+        tables = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'"))
+        ours = [name for (name,) in tables if name.startswith("nas_")]
+        assert ours
+        return sum(connection.scalar(text(f"SELECT count(*) FROM {n}")) for n in ours)  # noqa: S608
+
+
+def test_deletion_takes_sisters_claims_and_the_empty_file_along(
+    scored: Callable[..., Study], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(scored(ARCH), ARCH, 0.75)
+    assert run("delete", NAME, "--yes") == 0
+    assert f"{NAME} (1 trials), {NAME}-retrain (1 trials)" in capsys.readouterr().out
+    assert not list((folder / "studies").glob("*.db*"))
+
+
+def test_deletion_leaves_the_other_studies_of_a_database(scored: Callable[..., Study]) -> None:
+    scored(ARCH, name="one", url="sqlite:///both.db")
+    kept = scored(ARCH, name="two", url="sqlite:///both.db")
+    before = rows_of_ours(kept)
+    assert run("delete", "one", "--storage", "sqlite:///both.db", "--yes") == 0
+    assert find_study(None, "sqlite:///both.db").study_name == "two"
+    assert len(kept.get_trials()) == 1
+    assert rows_of_ours(kept) == before // 2
+
+
+def test_deletion_asks_first(
+    scored: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scored(ARCH)
+    (tmp_path / "answer").write_text("n\n")
+    with (tmp_path / "answer").open() as answer:
+        monkeypatch.setattr("sys.stdin", answer)
+        assert run("delete", NAME) == 0
+    assert len(find_study(NAME, None).get_trials()) == 1
+
+
+def test_a_study_in_which_a_search_runs_is_not_deleted(scored: Callable[..., Study]) -> None:
+    study = scored(ARCH)
+    name, storage = find_storage(NAME, None)
+    register = Register(storage.engine, study.user_attrs["token"])
+    place = register.reserve(lambda: 0, 1)
+    with pytest.raises(UserError, match=r"a search is running in study .*; stop it first"):
+        delete(storage, name)
+    assert place is not None
+    register.leave(place)
+    delete(storage, name)
