@@ -52,6 +52,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     workers: int | None = None,
     timeout: float | None = None,
     trial_timeout: float | None = None,
+    patience: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Study:
@@ -83,6 +84,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
             process, for debugging. On a CPU several have one thread each.
         timeout: Seconds after which no trial starts.
         trial_timeout: Seconds after which a trial ends as FAIL.
+        patience: Stop when so many scored trials in a row brought nothing better.
         seed: Of the proposals. The proxy's own seed is part of the proxy.
         progress: Callbacks.
 
@@ -104,6 +106,8 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
 
     if trials < 1:
         raise UserError(f"--trials must be at least 1, not {trials}")
+    if patience is not None and patience < 1:
+        raise UserError(f"--patience must be at least 1, not {patience}")
     if workers is not None and not 0 <= workers <= MAX_WORKERS:
         raise UserError(f"--workers is a number from 0 to {MAX_WORKERS}, not {workers}")
     progress = progress or Progress()
@@ -138,6 +142,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
         seed=seed,
         devices=devices,
         trial_timeout=trial_timeout,
+        patience=patience,
     )
     num_workers = len(devices) if workers is None else workers
     with database_failures_in_one_line(job.url):
@@ -173,6 +178,7 @@ class Job:
         seed: Of the proposals.
         devices: As torch writes them; worker k has the k-th, counted round.
         trial_timeout: Seconds a trial may take, or `None`.
+        patience: As in `search`.
         num_threads: Of torch in a worker; `None` leaves them as they are.
     """
 
@@ -187,6 +193,7 @@ class Job:
     seed: int
     devices: tuple[str, ...]
     trial_timeout: float | None
+    patience: int | None = None
     num_threads: int | None = None
 
     def open(self) -> tuple[Study, RDBStorage]:
@@ -277,6 +284,7 @@ class Job:
             progress.on_trial_end,
             on_trial_start=lambda number: progress.on_trial_start(number, index),
             on_notice=progress.on_notice,
+            patience=self.patience,
         )
 
     def _data(self) -> TrainingData:

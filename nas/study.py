@@ -236,6 +236,15 @@ def num_scored(study: Study) -> int:
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
+def num_since_best(study: Study) -> int:
+    """Count the scored trials after the best one, of equal ones the first."""
+    scored = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not scored:
+        return 0
+    best = max(scored, key=lambda t: (t.value, -t.number))
+    return sum(trial.number > best.number for trial in scored)
+
+
 def enqueue(
     study: Study, space: SearchSpace, arch: Architecture, *, proposed_by: str, **attrs: object
 ) -> None:

@@ -17,7 +17,7 @@ from nas.errors import UserError
 from nas.register import BEAT_SECONDS, Lookout, Place
 from nas.samplers import Exhausted, NothingFits, trial_id
 from nas.storage import DATABASE_ERRORS, was_cut_off
-from nas.study import RETRIED, TrialFailed, fail, num_scored, requeue
+from nas.study import RETRIED, TrialFailed, fail, num_scored, num_since_best, requeue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +48,7 @@ class Worker:
         on_trial_end: Called with every trial that ends.
         on_trial_start: Called with the number of every trial that starts.
         on_notice: Called with a line on what went wrong without an end to the search.
+        patience: How many scored trials in a row may bring nothing better, or `None`.
     """
 
     study: Study
@@ -59,6 +60,7 @@ class Worker:
     on_trial_start: Callable[[int], None] = lambda _number: None
     on_notice: Callable[[str], None] = lambda _line: None
     lookout: Lookout = field(default_factory=Lookout)
+    patience: int | None = None
 
     def run(self, target: int, deadline: float | None = None) -> str:
         """Score trials until the study has `target` scored ones.
@@ -68,7 +70,8 @@ class Worker:
             deadline: A `time.monotonic()` after which no trial starts.
 
         Returns:
-            Why it ended: "complete", "timeout", or a sentence where the space is exhausted.
+            Why it ended: "complete", "timeout", or a sentence where patience or the space is
+            exhausted.
 
         Raises:
             UserError: Nothing fits, or ten networks in a row failed.
@@ -98,6 +101,8 @@ class Worker:
                 looked_at = time.monotonic()
             if deadline is not None and time.monotonic() > deadline:
                 return "timeout"
+            if self.patience is not None and num_since_best(self.study) >= self.patience:
+                return f"stopped by --patience: {self.patience} trials brought nothing better"
             trial = self._take(target)
             if trial is None:
                 if num_scored(self.study) >= target:

@@ -22,7 +22,7 @@ from nas.errors import UserError
 from nas.results import leaderboard
 from nas.search import baselines
 from nas.space import SearchSpace, load_space
-from nas.study import MAX_RETRIES, enqueue, find_study
+from nas.study import MAX_RETRIES, enqueue, find_study, num_scored, num_since_best
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -384,3 +384,23 @@ def test_a_network_enqueued_by_hand_is_not_recorded_as_the_samplers(tiny: Search
     enqueued = tiny(4).trials[3]
     assert enqueued.params == fitting.params
     assert (enqueued.user_attrs["proposed_by"], enqueued.user_attrs["draws"]) == ("enqueued", {})
+
+
+def test_patience_counts_the_scored_trials_since_the_best() -> None:
+    study = optuna.create_study(direction="maximize")
+    for value in (0.5, None, 0.7, 0.7, None, 0.6):
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        study.add_trial(optuna.create_trial(state=state, value=value))
+    assert num_since_best(study) == 2  # equal is not better, a failure counts for nothing
+    assert num_since_best(optuna.create_study()) == 0
+
+
+def test_a_search_stops_when_patience_trials_brought_nothing_better(
+    tiny: Callable[..., Study],
+) -> None:
+    endings: list[str] = []
+    progress = Progress(on_end=lambda _study, why: endings.append(why))
+    study = tiny(40, patience=2, progress=progress)
+    assert endings == ["stopped by --patience: 2 trials brought nothing better"]
+    assert num_since_best(study) == 2
+    assert num_scored(study) < 40

@@ -1,0 +1,264 @@
+"""What a search shows: one live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from nas.cli.words import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    from nas.progress import Progress
+
+TOP = 10
+
+
+@contextmanager
+def search_display(*, quiet: bool) -> Iterator[Lines]:
+    """Choose the display by where the output goes, and clear it away in the end."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    display = Screen(console) if console.is_terminal and not quiet else Lines(quiet=quiet)
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+class Lines:
+    """Prints one line a trial, and at the end the leaderboard and what to type next."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._target = 0
+        self._url = ""
+        self._num_scored = 0
+        self._best = 0.0
+        self._started = time.monotonic()
+
+    def progress(self) -> Progress:
+        """Give what `nas.search` tells of its work to this display."""
+        from nas.progress import Progress
+
+        return Progress(
+            on_start=self.start,
+            on_trial_start=self.trial_start,
+            on_step=self.step,
+            on_trial_end=self.trial_end,
+            on_notice=self.notice,
+            on_end=self.end,
+        )
+
+    def start(self, study: Study, target: int, url: str) -> None:
+        """Say where the study stands."""
+        from nas.study import num_scored
+
+        self._target, self._url, self._num_scored = target, url, num_scored(study)
+        self._best = study.best_value if self._num_scored else 0.0
+        self.say(f"study {study.study_name}: {self._num_scored} of {target} networks scored")
+
+    def trial_start(self, number: int, worker: int) -> None:
+        """Say nothing: its end gets a line."""
+
+    def step(self, done: int, total: int, worker: int) -> None:
+        """Say nothing: a line a step is too many."""
+
+    def notice(self, line: str) -> None:
+        """Print what went wrong, also when asked to be quiet."""
+        print("note:", line, file=sys.stderr)
+
+    def trial_end(self, trial: FrozenTrial) -> None:
+        """Print a trial's number, result, size and architecture."""
+        if trial.value is None:
+            self.say(f"trial {trial.number}: {trial.state.name} {reason(trial)}")
+            return
+        self._num_scored += 1
+        is_best = trial.value > self._best
+        self._best = max(self._best, trial.value)
+        self.say(f"[{self._num_scored}/{self._target}] {result(trial, is_best=is_best)}")
+
+    def end(self, study: Study, why: str) -> None:
+        """Print the ten best and the commands to go on with."""
+        from nas.cli.leaderboard import print_table
+        from nas.results import leaderboard, refused_draws
+        from nas.storage import shown_url
+
+        ending = {"complete": "complete", "timeout": "stopped by --timeout"}.get(why, why)
+        self.say(f"{ending}, {duration(time.monotonic() - self._started)}")
+        self.say(f"draws refused before any trial: {refused(refused_draws(study))}")
+        frame = leaderboard(study)
+        if frame.empty:
+            return
+        print_table(frame.head(TOP))
+        print(f"\nlook:    optuna-dashboard {shown_url(self._url)}")
+        print(
+            f"retrain: python retrain.py --trial {frame['trial'].iloc[0]} "
+            f"--study {study.study_name}"
+        )
+
+    def say(self, line: str) -> None:
+        """Print a line that stays, unless asked to be quiet."""
+        if not self._quiet:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        """Nothing to clear away."""
+
+
+class Screen(Lines):
+    """Shows the search in place: how far it is, each running trial, the best, what failed.
+
+    Above it stay the networks that were the best so far, and what failed.
+    """
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        super().__init__(quiet=False)
+        self._console = console
+        self._epochs = 1
+        self._refused: Counter[str] = Counter()
+        self._num_failed = 0
+        self._num_scored_at_start = 0
+        self._best_line = "none yet"
+        self._running: dict[int, tuple[int, int, int]] = {}  # worker: trial, steps done, in all
+        self._live = Live(
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+            get_renderable=self.shown,
+        )
+
+    def start(self, study: Study, target: int, url: str) -> None:
+        """Say where the study stands, and show the display."""
+        from nas.results import refused_draws
+
+        super().start(study, target, url)
+        self._epochs = json.loads(study.user_attrs["identity"])["proxy.epochs"]
+        self._refused = Counter(refused_draws(study))
+        self._num_scored_at_start = self._num_scored
+        if self._num_scored:
+            self._best_line = result(study.best_trial, is_best=False)
+        self._started = time.monotonic()
+        self._live.start()
+
+    def trial_start(self, number: int, worker: int) -> None:
+        """Show a running trial."""
+        self._running[worker] = number, 0, 1
+
+    def step(self, done: int, total: int, worker: int) -> None:
+        """Move a running trial's bar."""
+        number, _, _ = self._running.get(worker, (0, 0, 1))
+        self._running[worker] = number, done, total
+
+    def notice(self, line: str) -> None:
+        """Print what went wrong above the display."""
+        self.say(f"note: {line}")
+
+    def trial_end(self, trial: FrozenTrial) -> None:
+        """Take in a trial's result; a line stays of the best so far and of failures."""
+        self._running = {w: r for w, r in self._running.items() if r[0] != trial.number}
+        self._refused.update(trial.user_attrs.get("draws", {}))
+        if trial.value is None:
+            self._num_failed += trial.state.name == "FAIL"
+            super().trial_end(trial)
+        elif trial.value > self._best:
+            self._best_line = result(trial, is_best=False)
+            super().trial_end(trial)
+        else:
+            self._num_scored += 1
+
+    def end(self, study: Study, why: str) -> None:
+        """Clear the display away and print the ten best."""
+        self.close()
+        super().end(study, why)
+
+    def say(self, line: str) -> None:
+        """Print a line above the display."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Clear the display away."""
+        self._live.stop()
+
+    def shown(self) -> Bars:
+        """Draw the display: bars for the study and the running trials, lines of figures."""
+        from rich.console import Group
+        from rich.text import Text
+
+        bars = self._bars()
+        figures = (
+            f"best: {self._best_line}",
+            f"refused for free: {refused(self._refused)}; failed: {self._num_failed}",
+        )
+        lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in figures]
+        return Group(bars, *lines)  # type: ignore[return-value]
+
+    def _bars(self) -> Bars:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[where]}", markup=False),
+            console=self._console,
+            expand=True,
+        )
+        bars.add_task(
+            "networks",
+            total=self._target,
+            completed=self._num_scored,
+            where=f"{self._num_scored}/{self._target}{self._left()}",
+        )
+        for number, done, total in self._running.values():
+            epoch = min(done * self._epochs // total + 1, self._epochs)
+            bars.add_task(
+                f"trial {number}",
+                total=total,
+                completed=done,
+                where=f"epoch {epoch}/{self._epochs}",
+            )
+        return bars
+
+    def _left(self) -> str:
+        """Estimate the time left from the networks scored since the start."""
+        scored = self._num_scored - self._num_scored_at_start
+        if not scored:
+            return ""
+        each = (time.monotonic() - self._started) / scored
+        return f", {duration(each * max(0, self._target - self._num_scored))} left"
+
+
+def result(trial: FrozenTrial, *, is_best: bool) -> str:
+    """Put a scored trial in a line."""
+    attrs = trial.user_attrs
+    return (
+        f"trial {trial.number}: {trial.value:7.2%}{'*' if is_best else ' '} "
+        f"{attrs['num_params']:>9,} params ({attrs['budget_share']:.0%}) "
+        f"{attrs['elapsed_seconds']:5.1f} s  {attrs['architecture']}  ({attrs['proposed_by']})"
+    )
+
+
+def reason(trial: FrozenTrial) -> str:
+    """Say why a trial has no score."""
+    attrs = trial.user_attrs
+    known = [attrs[key] for key in ("fail_reason", "fail_detail") if key in attrs]
+    return ": ".join(known) or "over budget"
+
+
+def refused(draws: dict[str, int]) -> str:
+    """Say how many draws never became trials, by reason."""
+    reasons = ("over", "under", "known")
+    return ", ".join(f"{draws[name]:,} {name}" for name in reasons if draws.get(name)) or "none"
