@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import inspect
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from optuna.trial import TrialState
 import nas
 from nas.architecture import Architecture
 from nas.cli import main
+from nas.cli.retrain import retrain as retrain_command
 from nas.complexity import count_params
 from nas.data import DATASETS, Split, load_test_data, load_training_data
 from nas.errors import UserError
@@ -451,6 +453,12 @@ def test_every_shipped_recipe_trains(outside: Retrain, recipe: str) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_every_setting_of_a_recipe_has_a_flag() -> None:
+    flags = {"nesterov": "is_nesterov", "decay_on_all": "is_decay_on_all"}
+    known = {flags.get(name, name) for name in inspect.signature(retrain_command).parameters}
+    assert RetrainConfig.model_fields.keys() <= known
+
+
 def test_augmentations_by_flag_show_in_the_name() -> None:
     name, config = RetrainConfig.load("seed", augmentations=["flip", "cutout"], epochs=None)
     assert (name, config.augmentations) == ("seed-augmentationsflip+cutout", ("flip", "cutout"))
@@ -546,9 +554,10 @@ def run(*arguments: str) -> int:
         ("--model ResNet-20 --augmentations blur", "unknown augmentation 'blur'; known: flip"),
         ("--model ResNet-20 --seeds 0", "--seeds and --top must be at least 1"),
         ("--model ResNet-20 --device tpu", "--device is auto, cpu or cuda"),
-        ("--model ResNet-20 --dataset nope", "known: cifar10, synthetic"),
+        ("--model ResNet-20 --dataset nope", "known: cifar10, cifar100"),
         ("--model ResNet-20 --dataset synthetic --storage nonsense", "no database URL"),
         ("--architecture missing.json", "cannot read missing.json"),
+        ("--model ResNet-20 --schedule step", "--schedule: schedule: input should be"),
         ("--model ResNet-20 --export tflite", "unknown export format 'tflite'; known: onnx"),
     ],
 )

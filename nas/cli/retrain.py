@@ -43,6 +43,12 @@ def retrain(
     resolution: Annotated[int | None, typer.Option(help="Instead of the recipe's")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's")] = None,
     peak_lr: Annotated[float | None, typer.Option(help="Instead of the recipe's")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Instead of the recipe's")] = None,
+    nesterov: Annotated[bool | None, typer.Option(help="Instead of the recipe's")] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine or linear")] = None,
+    decay_on_all: Annotated[
+        bool | None, typer.Option(help="Whether batch norm and biases decay as well")
+    ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Instead of the recipe's")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Instead of the recipe's")] = None,
     warmup_fraction: Annotated[float | None, typer.Option(help="Instead of the recipe's")] = None,
@@ -100,6 +106,10 @@ def retrain(
             resolution=resolution,
             batch_size=batch_size,
             peak_lr=peak_lr,
+            momentum=momentum,
+            is_nesterov=nesterov,
+            schedule=schedule,
+            is_decay_on_all=decay_on_all,
             weight_decay=weight_decay,
             label_smoothing=label_smoothing,
             warmup_fraction=warmup_fraction,
