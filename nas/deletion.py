@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 import optuna
@@ -53,7 +52,7 @@ def delete(storage: RDBStorage, name: str) -> Path | None:
 
 def _refuse_while_running(storage: RDBStorage, name: str, token: str) -> None:
     for place in Register(storage.engine, token).places():
-        if place.host == socket.gethostname() and not place.is_dead():
+        if place.is_here and not place.is_dead():
             raise UserError(
                 f"a search is running in study {name!r} (process {place.pid}); stop it first"
             )
@@ -64,6 +63,11 @@ def _remove_if_empty(storage: RDBStorage, name: str) -> Path | None:
     if storage.url != sqlite_url(own) or optuna.get_all_study_names(storage):
         return None
     storage.engine.dispose()
-    for suffix in ("", "-wal", "-shm"):  # side files stay where another process has it open
+    for suffix in (
+        "",
+        "-wal",
+        "-shm",
+        ".lock",
+    ):  # side files stay where another process has it open
         own.with_name(own.name + suffix).unlink(missing_ok=True)
     return own

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 
 import nas
-from nas.complexity import count_params
+from nas.complexity import count
 from nas.register import Register
 from nas.space import SearchSpace
 from nas.storage import open_storage, sqlite_url
@@ -77,8 +77,10 @@ def scored(folder: Path) -> Callable[..., Study]:
         study = open_study(storage, name, wanted, SMALL_SPACE, pruner=pruner, baselines={})
         register = Register(storage.engine, study.user_attrs["token"])
         for number, arch in enumerate(archs):
+            cost = count(arch)
             attrs = {"architecture_json": arch.to_json(), "arch_id": arch.arch_id}
-            described = {"architecture": str(arch), "num_params": count_params(arch)}
+            described = {"architecture": str(arch), "num_params": cost.num_params}
+            described["num_macs"] = cost.num_macs
             study.add_trial(
                 optuna.create_trial(value=0.5 + number / 100, user_attrs=attrs | described)
             )

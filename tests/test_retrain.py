@@ -35,6 +35,7 @@ from nas.model import build_model
 from nas.recipe import RetrainConfig
 from nas.retrain import best_by_mean
 from nas.retraining import Retrained, RetrainListener
+from nas.samplers import trial_id
 from nas.study import enqueue, fail
 from nas.training import lr_at, make_optimizer
 
@@ -477,7 +478,7 @@ def refusal(**arguments: Any) -> str:
 def test_what_has_no_score_is_refused_by_its_state(tiny: Callable[..., Study]) -> None:
     study = tiny(1)
     ask: FrozenTrial = study.ask()
-    fail(study, ask, "diverged")
+    fail(study, trial_id(ask), "diverged")
     study.tell(study.ask(), state=TrialState.PRUNED)
     space = nas.space.SearchSpace.from_dict(json.loads(study.user_attrs["space"]))  # type: ignore[attr-defined]
     enqueue(study, space, ARCH, proposed_by="test")

@@ -276,9 +276,8 @@ def test_a_study_in_which_a_search_runs_is_not_deleted(scored: Callable[..., Stu
     study = scored(ARCH)
     name, storage = find_storage(NAME, None)
     register = Register(storage.engine, study.user_attrs["token"])
-    place = register.reserve(lambda: 0, 1)
+    register.occupy(1)
     with pytest.raises(UserError, match=r"a search is running in study .*; stop it first"):
         delete(storage, name)
-    assert place is not None
-    register.leave(place)
+    register.leave(1)
     delete(storage, name)

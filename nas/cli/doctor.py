@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ def doctor(
     study: Annotated[str | None, typer.Argument(help="Its name; else the installation")] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL")] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
     """Say what is wrong with the installation, and with a study if one is named; 1 if anything is.
 
@@ -30,10 +32,16 @@ def doctor(
     findings = examine_installation(Path("studies") if Path("studies").is_dir() else Path())
     if study is not None or storage is not None:
         findings += _of_study(study, storage)
-    left = [finding for finding in findings if not _mended(finding, fix=fix)]
-    if left:
+    mended = [fix and _mend(finding) for finding in findings]
+    if as_json:
+        print(json.dumps([_row(*each) for each in zip(findings, mended, strict=True)], indent=2))
+    else:
+        for finding, is_mended in zip(findings, mended, strict=True):
+            print(_line(finding, is_mended=is_mended))
+        if not findings:
+            print("all is well")
+    if not all(mended):
         raise typer.Exit(EXIT_FOUND)
-    print("all is well")
 
 
 def _of_study(name: str | None, url: str | None) -> list[Finding]:
@@ -49,11 +57,19 @@ def _of_study(name: str | None, url: str | None) -> list[Finding]:
     return examine_study(study, Register(engine, study.user_attrs["token"]))
 
 
-def _mended(finding: Finding, *, fix: bool) -> bool:
-    """Print a finding, and mend it on request."""
-    if fix and finding.fix is not None:
-        finding.fix()
-        print(f"mended: {finding.what}")
-        return True
-    print(f"wrong: {finding.what}\n    {finding.mend}")
-    return False
+def _mend(finding: Finding) -> bool:
+    """Mend a finding, if it can be."""
+    if finding.fix is None:
+        return False
+    finding.fix()
+    return True
+
+
+def _line(finding: Finding, *, is_mended: bool) -> str:
+    if is_mended:
+        return f"mended: {finding.what}"
+    return f"wrong: {finding.what}\n    {finding.mend}"
+
+
+def _row(finding: Finding, is_mended: bool) -> dict[str, object]:
+    return {"what": finding.what, "mend": finding.mend, "is_mended": is_mended}
