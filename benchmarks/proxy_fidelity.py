@@ -1,9 +1,9 @@
 """How well each way to score a network ranks networks, and what it costs.
 
-    python benchmarks/proxy_fidelity.py [--data DIR] [--budget 100k] [--networks 24]
+    python benchmarks/proxy_fidelity.py [--data DIR] [--budget 100k] [--networks 24] [--only NAME]
 
 Draws networks that use 90-100 % of the budget, spread over shapes, and trains each under
-every entry of `CANDIDATES` and under the reference schedule. Every finished run is a row of the CSV
+every entry of `CANDIDATES`, among them the reference, and scores it untrained by `nas.zero_cost`. Every finished run is a row of the CSV
 at once; the same command goes on where an earlier one ended, also with more networks or workers,
 and its order is such that the first networks are complete early. Reference and candidates have
 different seeds: shared initial weights and batches would make them agree for no merit of a proxy.
@@ -38,6 +38,7 @@ from nas.proxy import ProxyConfig, ProxyData, train_proxy
 from nas.space import SearchSpace, load_space
 from nas.training import evaluate
 from nas.width_scaling import WidthScaling
+from nas.zero_cost import SCORES, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ PLASTIC = 1.324717957244746  # root of x**3 = x + 1: the R2 sequence (Roberts 20
 REFERENCE_SEEDS = (100, 101)
 SEEDS = (0, 1)
 HIGH_RESOLUTION_NETWORKS = 8
+PROBE_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,10 @@ CANDIDATES: dict[str, Candidate] = {
         max_networks=HIGH_RESOLUTION_NETWORKS,
     ),
 }
+UNTRAINED = Candidate()  # under the names of `SCORES`
 # Each wave is measured network by network before the next one begins.
 WAVES: tuple[tuple[tuple[str, int], ...], ...] = (
+    tuple((name, 0) for name in SCORES),
     (("epochs1", 0), ("epochs2", 0), ("epochs4", 0), ("reference", 100)),
     (("reference", 101), ("epochs4", 1), ("width0.5", 0), ("data0.5", 0)),
     (("epochs8", 0), ("lr0.1", 0), ("lr0.2", 0), ("batch64", 0), ("batch512", 0)),
@@ -172,7 +176,7 @@ def plan(archs: list[Architecture]) -> Iterator[Run]:
     for wave in WAVES:
         for network, arch in enumerate(archs):
             for candidate, seed in wave:
-                limit = CANDIDATES[candidate].max_networks
+                limit = CANDIDATES.get(candidate, UNTRAINED).max_networks
                 if limit is None or network < limit:
                     yield Run(network, arch, candidate, seed)
 
@@ -195,35 +199,81 @@ def _with_share(data: TrainingData, share: float) -> TrainingData:
     return replace(data, train=data.train.select(torch.cat(kept).sort().values))
 
 
-def measure(setting: Setting, root: str, device: str, run: Run) -> dict[str, Any]:
-    """Train and score; gives the row."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    candidate = CANDIDATES[run.candidate]
-    config = setting.base.model_copy(update={**candidate.changes, "seed": run.seed})
-    data = prepared(setting.dataset, root, config.resolution, candidate.data_share, device)
-    started, cpu_started = time.perf_counter(), time.process_time()
-    model, losses = train_proxy(run.arch, data, config)
-    score = evaluate(model, data.val, data.normalization, flip_average=True)
-    elapsed, cpu = time.perf_counter() - started, time.process_time() - cpu_started
-    plain = evaluate(model, data.val, data.normalization, flip_average=False)
-    made_with = provenance(device)
-    return {
-        "network": run.network,
-        "arch_id": run.arch.arch_id,
-        "architecture": str(run.arch),
-        "candidate": run.candidate,
-        "seed": run.seed,
-        "score": score.accuracy,
-        "plain_accuracy": plain.accuracy,
-        "val_loss": round(score.loss, 6),
-        "train_losses": " ".join(f"{loss:.5f}" for loss in losses),
-        "elapsed_seconds": round(elapsed, 2),
-        "cpu_seconds": round(cpu, 2),
-        "device": made_with["device_name"],
-        "threads": made_with["threads"],
-        "torch": made_with["torch"],
-        "revision": made_with["git_revision"],
-    }
+@dataclass(frozen=True)
+class Measure:
+    """What a worker process does with a run.
+
+    Attributes:
+        setting: The measurement's.
+        root: Folder of the data set.
+        device: As torch writes it.
+    """
+
+    setting: Setting
+    root: str
+    device: str
+
+    def __call__(self, run: Run) -> dict[str, Any]:
+        """Give the run's row."""
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        measured = self._scored(run) if run.candidate in SCORES else self._trained(run)
+        made_with = provenance(self.device)
+        return {
+            "network": run.network,
+            "arch_id": run.arch.arch_id,
+            "architecture": str(run.arch),
+            "candidate": run.candidate,
+            "seed": run.seed,
+            **measured,
+            "device": made_with["device_name"],
+            "threads": made_with["threads"],
+            "torch": made_with["torch"],
+            "revision": made_with["git_revision"],
+        }
+
+    def _trained(self, run: Run) -> dict[str, Any]:
+        candidate = CANDIDATES[run.candidate]
+        config = self.setting.base.model_copy(update={**candidate.changes, "seed": run.seed})
+        data = self._data(config.resolution, candidate.data_share)
+        clock = Clock()
+        model, losses = train_proxy(run.arch, data, config)
+        score = evaluate(model, data.val, data.normalization, flip_average=True)
+        times = clock.read()
+        plain = evaluate(model, data.val, data.normalization, flip_average=False)
+        return {
+            "score": score.accuracy,
+            "plain_accuracy": plain.accuracy,
+            "val_loss": round(score.loss, 6),
+            "train_losses": " ".join(f"{loss:.5f}" for loss in losses),
+            **times,
+        }
+
+    def _scored(self, run: Run) -> dict[str, Any]:
+        """Score without training, on the first training images of the order of seed 0."""
+        data = self._data(self.setting.base.resolution, 1.0)
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+        images = data.train.select(order[:PROBE_IMAGES].to(data.device))
+        probe = Probe(data.normalization(images.images), images.labels, run.seed)
+        clock = Clock()
+        score = SCORES[run.candidate](run.arch, probe)
+        return {"score": f"{score:.9g}", **clock.read()}
+
+    def _data(self, resolution: int, share: float) -> ProxyData:
+        return prepared(self.setting.dataset, self.root, resolution, share, self.device)
+
+
+class Clock:
+    """Seconds by the wall and of this process's CPU since it was made."""
+
+    def __init__(self) -> None:
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """Give both, by their columns."""
+        return {
+            "elapsed_seconds": round(time.perf_counter() - self._started, 3),
+            "cpu_seconds": round(time.process_time() - self._cpu_started, 3),
+        }
 
 
 COLUMNS = (
@@ -272,22 +322,9 @@ def measure_all(
             rows.append(row)
             print(
                 f"network {row['network']:2} {row['candidate']:12} seed {row['seed']:3} "
-                f"{row['score']:7.2%} {row['cpu_seconds']:7.1f} s of CPU",
+                f"{float(row['score']):12.6g} {row['cpu_seconds']:7.1f} s of CPU",
                 flush=True,
             )
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a worker process does with a run."""
-
-    setting: Setting
-    root: str
-    device: str
-
-    def __call__(self, run: Run) -> dict[str, Any]:
-        """Measure it."""
-        return measure(self.setting, self.root, self.device, run)
 
 
 def default_path(setting: Setting) -> Path:
@@ -307,6 +344,7 @@ def main() -> None:
     parser.add_argument("--data", default="studies/data")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="candidates to measure now")
     parser.add_argument("--rows", type=Path, help="the CSV")
     arguments = parser.parse_args()
     base = ProxyConfig.load(arguments.base)[1].model_copy(update={"epochs": 4})
@@ -314,8 +352,12 @@ def main() -> None:
     data = load_training_data(arguments.dataset, arguments.data)
     archs = networks(setting, data.num_classes, arguments.networks)
     rows = Rows(arguments.rows or default_path(setting), setting)
-    work = Work(setting, arguments.data, arguments.device)
-    measure_all(list(plan(archs)), work, rows, arguments.workers)
+    known = [*SCORES, *CANDIDATES]
+    if unknown := set(arguments.only or ()) - set(known):
+        parser.error(f"unknown {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    runs = [run for run in plan(archs) if run.candidate in (arguments.only or known)]
+    work = Measure(setting, arguments.data, arguments.device)
+    measure_all(runs, work, rows, arguments.workers)
 
 
 if __name__ == "__main__":
