@@ -2,11 +2,12 @@
 
     python benchmarks/proxy_fidelity.py [--data DIR] [--budget 100k] [--networks 24] [--only NAME]
 
-Draws networks that use 90-100 % of the budget, spread over shapes, and trains each under
-every entry of `CANDIDATES`, among them the reference, and scores it untrained by `nas.zero_cost`. Every finished run is a row of the CSV
-at once; the same command goes on where an earlier one ended, also with more networks or workers,
-and its order is such that the first networks are complete early. Reference and candidates have
-different seeds: shared initial weights and batches would make them agree for no merit of a proxy.
+Draws networks that use 90-100 % of the budget, spread over shapes, trains each under every entry of
+`CANDIDATES`, among them the reference, and scores it untrained by `nas.zero_cost`. Every finished
+run is a row of the CSV at once; the same command goes on where an earlier one ended, also with more
+networks or workers, and its order is such that the first networks are complete early. Reference and
+candidates have different seeds: shared initial weights and batches would make them agree for no
+merit of a proxy.
 
 Data set, budget, space and base schedule are the CSV's head; a measurement of another kind is
 another file.
