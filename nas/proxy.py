@@ -25,6 +25,7 @@ from nas.training import (
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from nas.architecture import Architecture
     from nas.batches import Augmentation
@@ -166,7 +167,28 @@ def run_proxy(
     """Train `arch` by the whole schedule of `config` and score it on val.
 
     The same config and data give every network the same batches; on a CPU with the same number of
-    threads also the same result to the last bit.
+    threads also the same result to the last bit. Arguments and errors are those of `train_proxy`.
+    """
+    start = time.perf_counter()
+    model, losses = train_proxy(
+        arch, data, config, on_step=on_step, on_epoch=on_epoch, num_micro_batches=num_micro_batches
+    )
+    score = evaluate(model, data.val, data.normalization, flip_average=config.flip_average)
+    _require_finite(score)
+    elapsed = time.perf_counter() - start
+    return ProxyResult(score.accuracy, score.loss, losses, elapsed, num_micro_batches)
+
+
+def train_proxy(
+    arch: Architecture,
+    data: ProxyData,
+    config: ProxyConfig,
+    *,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+    num_micro_batches: int = 1,
+) -> tuple[nn.Module, tuple[float, ...]]:
+    """Train `arch` by the whole schedule of `config`; gives the model and its loss each epoch.
 
     Args:
         arch: The network, before `width_factor`.
@@ -181,7 +203,6 @@ def run_proxy(
         DivergedError: Loss or logits are no longer finite.
     """
     _require_fit(arch, data, config)
-    start = time.perf_counter()
     generator = derived_generator("weights", config.seed)
     model = build_model(arch.scaled(config.width_factor), generator=generator, device=data.device)
     batches = Batches(
@@ -194,10 +215,7 @@ def run_proxy(
         losses.append(metrics.train_loss)
         if on_epoch is not None:
             on_epoch(metrics)
-    score = evaluate(model, data.val, data.normalization, flip_average=config.flip_average)
-    _require_finite(score)
-    elapsed = time.perf_counter() - start
-    return ProxyResult(score.accuracy, score.loss, tuple(losses), elapsed, num_micro_batches)
+    return model, tuple(losses)
 
 
 def _require_fit(arch: Architecture, data: ProxyData, config: ProxyConfig) -> None:

@@ -1,0 +1,241 @@
+"""The analysis of proxies finds the answers that were put into generated rows."""
+
+from __future__ import annotations
+
+import json
+import math
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import fidelity_report as report
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from proxy_fidelity import CANDIDATES, Rows, Setting, networks, plan
+
+from nas.budget import Budget
+from nas.proxy import ProxyConfig
+from nas.zero_cost import SCORES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTING = Setting("cifar10", 100_000, "resnet", ProxyConfig.load("quick")[1])
+COUNT = 12
+
+
+def row(network: int, candidate: str, seed: int, score: float, seconds: float) -> dict[str, Any]:
+    return {
+        "network": network,
+        "arch_id": f"{network:012x}",
+        "architecture": "",
+        "candidate": candidate,
+        "seed": seed,
+        "score": score,
+        "plain_accuracy": -score,
+        "val_loss": score,
+        "train_losses": f"{score} {1.0}",
+        "cpu_seconds": seconds,
+    }
+
+
+def rows_of(**scores: list[float]) -> pd.DataFrame:
+    """A reference of two equal seeds that ranks networks by number, and the candidates given."""
+    rows = [
+        row(network, "reference", seed, 0.5 + network / 100, 30.0)
+        for network in range(COUNT)
+        for seed in (100, 101)
+    ]
+    for candidate, values in scores.items():
+        rows += [row(n, candidate, 0, value, 4.0) for n, value in enumerate(values)]
+    return pd.DataFrame(rows)
+
+
+def line_of(rows: pd.DataFrame, candidate: str) -> Any:
+    table = report.fidelity(rows).set_index("candidate")
+    return table.loc[candidate]
+
+
+# Statistics
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_correlations_equal_scipys_with_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 6, size=(2, 20)).astype(float)
+    assert report.spearman(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+    assert report.kendall(a, b) == pytest.approx(scipy.stats.kendalltau(a, b).statistic)
+
+
+def test_reliability_is_spearman_browns() -> None:
+    # Ranks differ by one in four of five: r = 1 - 6 * 4 / (5 * 24) = 0.8; two seeds 1.6 / 1.8.
+    seeds = np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 1.0, 3.0, 5.0, 4.0]])
+    assert report.reliability(seeds) == pytest.approx(1.6 / 1.8)
+    mean = seeds.mean(0)
+    assert report.corrected(mean, seeds) == pytest.approx(1 / math.sqrt(1.6 / 1.8))
+
+
+def test_the_correction_removes_the_references_noise() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=5000)
+    seeds = truth + rng.normal(size=(2, 5000))
+    assert report.spearman(truth, seeds.mean(0)) < 0.85
+    assert report.corrected(truth, seeds) == pytest.approx(1.0, abs=0.02)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    rng, true_pearson = np.random.default_rng(1), 0.7
+    true_spearman = 6 / math.pi * math.asin(true_pearson / 2)  # of the bivariate normal
+    held = 0
+    for _ in range(60):
+        a, noise = rng.normal(size=(2, 24))
+        b = true_pearson * a + math.sqrt(1 - true_pearson**2) * noise
+        found = report.estimate(report.spearman, a, b)
+        held += found.low <= true_spearman <= found.high
+    assert held >= 51
+
+
+def test_too_few_networks_have_no_correlation() -> None:
+    few = np.arange(report.LEAST_NETWORKS - 1.0)
+    assert str(report.estimate(report.spearman, few, few)) == "-"
+
+
+def test_the_pareto_front_is_what_nothing_cheaper_beats() -> None:
+    costs, values = [1.0, 2.0, 3.0, 4.0], [0.5, 0.4, 0.8, math.nan]
+    assert report.pareto_front(costs, values) == [True, False, True, False]
+
+
+def test_a_prediction_does_not_know_its_own_network() -> None:
+    rng = np.random.default_rng(0)
+    features, truth = rng.normal(size=(10, 3)), rng.normal(size=10)
+    before = report.leave_one_out(features, truth)[4]
+    truth[4] = 100.0
+    assert report.leave_one_out(features, truth)[4] == before
+
+
+def test_a_prediction_finds_the_feature_that_ranks() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=30)
+    features = np.stack([rng.normal(size=30), np.exp(truth), rng.normal(size=30)], axis=1)
+    assert report.spearman(report.leave_one_out(features, truth), truth) > 0.95
+
+
+def test_a_ladder_keeps_the_best_and_pays_for_what_it_trains() -> None:
+    first, second = np.array([1.0, 4.0, 3.0, 2.0]), np.array([9.0, 1.0, 2.0, 8.0])
+    costs = [np.full(4, 1.0), np.full(4, 10.0)]
+    draw = np.arange(4)
+    assert report.climb([first, second], costs, [1.0, 0.5], draw) == (2, 4 * 1 + 2 * 10)
+
+
+# Tables
+
+
+def test_a_perfect_and_a_reversed_candidate_are_found_out() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    rows = rows_of(epochs1=rank, epochs2=rank[::-1])
+    perfect, reverse = line_of(rows, "epochs1"), line_of(rows, "epochs2")
+    for name in ("spearman", "kendall", "top half", "corrected"):
+        assert (perfect[name].value, reverse[name].value) == (pytest.approx(1), pytest.approx(-1))
+    assert perfect["regret"] == 0
+    assert reverse["regret"] == pytest.approx((COUNT - 1) / 100)
+    assert perfect["seconds"] == 4.0
+    assert perfect["cost share"] == pytest.approx(4 / 60)
+
+
+def test_what_costs_nothing_is_derived() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    rows = rows_of(epochs4=rank)
+    for what in ("no flip average", "val loss", "sum of training losses"):
+        assert line_of(rows, f"epochs4, {what}")["spearman"].value == pytest.approx(-1)
+
+
+def test_the_mean_of_seeds_costs_both() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    second = [row(n, "epochs4", 1, -n if n < 3 else n, 6.0) for n in range(COUNT)]
+    rows = pd.concat([rows_of(epochs4=rank), pd.DataFrame(second)])
+    line = line_of(rows, "epochs4, mean of 2 seeds")
+    assert line["seconds"] == 10.0
+    assert line["networks"] == COUNT
+    assert line_of(rows, "epochs4 seed 1")["seconds"] == 6.0
+
+
+def test_networks_without_the_whole_reference_do_not_count() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    rows = rows_of(epochs1=rank)
+    partial = rows[~((rows["network"] < 3) & (rows["seed"] == 101))]
+    assert line_of(partial, "epochs1")["networks"] == COUNT - 3
+    assert report.reference_summary(partial)["networks with all seeds"] == COUNT - 3
+
+
+def test_a_measurement_that_has_just_begun_is_reported_as_far_as_it_goes() -> None:
+    rows = rows_of(epochs1=[0.1])
+    begun = rows[(rows["candidate"] != "reference") | (rows["network"] == 0)]
+    line = line_of(begun, "epochs1")
+    assert line["networks"] == 1
+    assert str(line["spearman"]) == "-"
+    assert report.ladders(begun).empty
+    none = begun[begun["candidate"] != "reference"]
+    assert line_of(none, "epochs1")["networks"] == 0
+
+
+def test_ladders_are_compared_on_the_same_networks() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    rows = rows_of(epochs1=rank[::-1], epochs2=rank, epochs4=rank, epochs8=rank)
+    ladder, finalists = report.ladders(rows).to_dict("records")
+    assert ladder["mean regret"] > 0
+    assert finalists["mean regret"] == 0
+
+
+def test_the_figure_marks_the_front() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    drawn = report.figure(report.fidelity(rows_of(epochs1=rank, epochs2=rank[::-1])))
+    names = {trace.name: list(trace.text) for trace in drawn.data}
+    assert "epochs1" in names["Pareto front"]
+    assert "epochs2" in names["other"]
+
+
+# Measuring
+
+
+@pytest.fixture(scope="module")
+def archs() -> list[Any]:
+    return networks(SETTING, 10, 24)
+
+
+def test_networks_are_in_the_window_and_different(archs: list[Any]) -> None:
+    assert all(Budget(100_000).admits(arch) for arch in archs)
+    assert len(set(archs)) == 24
+
+
+def test_fewer_networks_are_the_first_and_as_spread(archs: list[Any]) -> None:
+    assert networks(SETTING, 10, 8) == archs[:8]
+    depths = [sum(stage.depth for stage in arch.stages) for arch in archs]
+    assert max(depths[:8]) - min(depths[:8]) > 0.6 * (max(depths) - min(depths))
+
+
+def test_every_candidate_is_planned_once_a_network_and_seed(archs: list[Any]) -> None:
+    runs = list(plan(archs))
+    assert len({run.key for run in runs}) == len(runs)
+    planned = {(run.candidate, run.seed) for run in runs}
+    wanted = {(name, seed) for name, c in CANDIDATES.items() for seed in c.seeds}
+    assert planned == wanted | {(name, 0) for name in SCORES}
+    assert sum(run.candidate == "reference32" for run in runs) == 8
+
+
+def test_rows_are_kept_and_not_measured_again(tmp_path: Path, archs: list[Any]) -> None:
+    path, runs = tmp_path / "rows.csv", list(plan(archs))
+    done = Random(0).sample(runs, 5)
+    for run in done:
+        Rows(path, SETTING).append(
+            {"arch_id": run.arch.arch_id, "candidate": run.candidate, "seed": run.seed}
+        )
+    assert Rows(path, SETTING).done() == {run.key for run in done}
+    assert json.loads(path.read_text().splitlines()[0].removeprefix("# "))["budget"] == 100_000
+
+
+def test_rows_of_another_measurement_are_refused(tmp_path: Path) -> None:
+    Rows(tmp_path / "rows.csv", SETTING)
+    other = Setting("cifar10", 200_000, "resnet", SETTING.base)
+    with pytest.raises(SystemExit, match="holds another measurement"):
+        Rows(tmp_path / "rows.csv", other)
