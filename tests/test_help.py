@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 ALL = get_command(make_app(*COMMANDS)).commands  # type: ignore[attr-defined]
-WRITING = {"search", "retrain", "note", "delete", "export", "copy", "backup"}
+WRITING = {"search", "retrain", "note", "delete", "export", "copy", "backup", "report"}
 ARCH = Architecture.of([1, 1], [4, 8])
 
 

@@ -18,6 +18,7 @@ from nas.cli.ledger import export, import_
 from nas.cli.list import list_
 from nas.cli.note import note
 from nas.cli.predict import predict
+from nas.cli.report import report
 from nas.cli.retrain import retrain
 from nas.cli.search import search
 from nas.cli.show import show
@@ -32,7 +33,7 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
 COMMANDS = (
     count, search, retrain, predict,
-    leaderboard, list_, show, tried, note, export, import_,
+    leaderboard, report, list_, show, tried, note, export, import_,
     copy, backup, doctor, delete,
 )  # fmt: skip
 

@@ -1,0 +1,151 @@
+"""Scores as figures: each a function from a frame of `results` or `analysis` to a figure.
+
+Colours hold on light and on dark; text, grid and background are set where the figure is drawn.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUP_COLORS = {"search": "#4a90d9", "random": "#949aa3", "hand-made": "#e8871e"}
+FRONT_COLOR, INCUMBENT_COLOR, WINDOW_COLOR = "#2a9d6f", "#4a90d9", "rgba(42, 157, 111, 0.12)"
+LATER_COLORS = ("#4a90d9", "#e8871e", "#2a9d6f", "#b56cc9")
+PERCENT, HOVER_PERCENT = ".0%", ".2%"
+
+
+def new_figure(*, height: int = 380, **layout: Any) -> go.Figure:  # noqa: ANN401 - plotly's own
+    """Give an empty figure with the layout that all share."""
+    return go.Figure(
+        layout={
+            "template": go.layout.Template(),
+            "height": height,
+            "margin": {"l": 56, "r": 12, "t": 36, "b": 48},
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+            "hoverlabel": {"align": "left"},
+            **layout,
+        }
+    )
+
+
+def hover_texts(frame: pd.DataFrame) -> list[str]:
+    """Describe each network in two lines; plotly reads HTML, so what people wrote is escaped."""
+    rows = zip(frame["trial"], frame["architecture"], frame["proposed_by"], strict=True)
+    return [f"trial {t}, {escape(str(by))}<br>{escape(str(arch))}" for t, arch, by in rows]
+
+
+def size_and_accuracy(frame: pd.DataFrame, window: tuple[int | None, int] | None) -> go.Figure:
+    """Draw accuracy against parameters, the Pareto front, and the window of the budget.
+
+    Args:
+        frame: With the columns of `analysis.history` and `analysis.size_and_accuracy`.
+        window: (minimum or `None`, maximum) parameters.
+    """
+    figure = new_figure(
+        xaxis={"title": "parameters", "tickformat": "~s"},
+        yaxis={"title": "validation accuracy", "tickformat": PERCENT},
+    )
+    if window is not None:
+        low, high = window[0] or 0, window[1]
+        figure.add_vrect(low, high, fillcolor=WINDOW_COLOR, line_width=0, layer="below")
+    _add_groups(figure, frame, x="num_params", x_format="%{x:,} parameters")
+    front = frame[frame["is_on_front"]].sort_values("num_params")
+    figure.add_scatter(
+        x=front["num_params"],
+        y=front["val_accuracy"],
+        name="Pareto front",
+        mode="lines",
+        line={"color": FRONT_COLOR, "shape": "hv", "width": 2},
+        hoverinfo="skip",
+    )
+    return figure
+
+
+def history(frame: pd.DataFrame) -> go.Figure:
+    """Draw the scores in the order of trials, and the best so far (`analysis.history`)."""
+    figure = new_figure(
+        xaxis={"title": "trial"}, yaxis={"title": "validation accuracy", "tickformat": PERCENT}
+    )
+    _add_groups(figure, frame, x="trial", x_format="trial %{x}")
+    figure.add_scatter(
+        x=frame["trial"],
+        y=frame["incumbent"],
+        name="best so far",
+        mode="lines",
+        line={"color": INCUMBENT_COLOR, "shape": "hv", "width": 2},
+        hovertemplate="best so far %{y:.2%}<extra></extra>",
+    )
+    return figure
+
+
+def _add_groups(figure: go.Figure, frame: pd.DataFrame, *, x: str, x_format: str) -> None:
+    texts = frame.assign(text=hover_texts(frame))
+    size = 9 if len(frame) <= 300 else 5
+    for group, color in GROUP_COLORS.items():
+        members = texts[texts["group"] == group]
+        if members.empty:
+            continue
+        figure.add_scatter(
+            x=members[x],
+            y=members["val_accuracy"],
+            name=group,
+            mode="markers",
+            text=members["text"],
+            marker={
+                "color": color,
+                "size": size + 3 if group == "hand-made" else size,
+                "symbol": "diamond" if group == "hand-made" else "circle",
+                "opacity": 0.75,
+            },
+            hovertemplate=f"%{{text}}<br>{x_format}<br>%{{y:{HOVER_PERCENT}}}<extra></extra>",
+        )
+
+
+def agreement(pairs: pd.DataFrame) -> go.Figure:
+    """Draw what was measured later against the proxy's score (`analysis.agreement`)."""
+    figure = new_figure(
+        xaxis={"title": "validation accuracy of the proxy", "tickformat": ".1%"},
+        yaxis={"title": "accuracy later", "tickformat": ".1%"},
+    )
+    for index, (measure, rows) in enumerate(pairs.groupby("measure", sort=True)):
+        figure.add_scatter(
+            x=rows["val_accuracy"],
+            y=rows["accuracy"],
+            name=escape(str(measure)),
+            mode="markers",
+            marker={"size": 10, "color": LATER_COLORS[index % len(LATER_COLORS)]},
+            text=[
+                f"trial {trial}, mean of {number}"
+                for trial, number in zip(rows["trial"], rows["num_seeds"], strict=True)
+            ],
+            hovertemplate="%{text}<br>proxy %{x:.2%}<br>later %{y:.2%}<extra></extra>",
+        )
+    return figure
+
+
+def time_spent(spent: pd.DataFrame) -> go.Figure:
+    """Draw where the time went as bars (`analysis.time_spent`)."""
+    figure = new_figure(
+        height=110 + 34 * len(spent),
+        xaxis={"title": "hours"},
+        yaxis={"automargin": True, "autorange": "reversed"},
+        margin={"l": 12, "r": 12, "t": 12, "b": 48},
+    )
+    figure.add_bar(
+        x=spent["hours"],
+        y=[escape(what) for what in spent["what"]],
+        orientation="h",
+        marker={"color": GROUP_COLORS["search"]},
+        text=[
+            f"{hours:.2g} h, {number:,} trials" if number != 1 else f"{hours:.2g} h, 1 trial"
+            for hours, number in zip(spent["hours"], spent["num_trials"], strict=True)
+        ],
+        textposition="auto",
+        hovertemplate="%{y}: %{text}<extra></extra>",
+    )
+    return figure

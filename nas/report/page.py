@@ -1,0 +1,179 @@
+"""The page: a study's frames, put together as one HTML file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from nas import analysis, results
+from nas.architecture import Architecture
+from nas.checkpoint import write_whole
+from nas.errors import UserError
+from nas.report import figures, stage_figures
+from nas.report.drawing import draw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    import plotly.graph_objects as go
+    from optuna.study import Study
+
+NUM_DRAWN = 6  # leading architectures
+
+
+def write_report(study: Study, out: Path, *, options: str = "") -> None:
+    """Write the report whole or not at all.
+
+    Args:
+        study: The study.
+        out: The HTML file.
+        options: What a `retrain.py` line needs beside the trial, such as `--study NAME`.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    page = render(study, options=options)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from None
+    write_whole(out, page.encode())
+
+
+def render(study: Study, *, options: str = "") -> str:
+    """Give the page of a study as it stands."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_read), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"percent": _percent, "count": _count}
+    page = Page(study)
+    return environment.get_template("page.html").render(
+        page=page,
+        options=options,
+        figures=_embedded({name: json.loads(f.to_json()) for name, f in page.figures.items()}),
+        plotly=get_plotlyjs(),
+        style=_read("page.css"),
+        script=_read("page.js"),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _read(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _embedded(data: dict[str, Any]) -> str:
+    """Give JSON that can end no script element."""
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    """Show a share as people read it; nothing for what is missing."""
+    return "" if value is None or value != value else f"{value:.{digits}%}"  # noqa: PLR0124 - NaN
+
+
+def _count(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:,.0f}"  # noqa: PLR0124 - NaN
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template asks for, each frame computed once.
+
+    Attributes:
+        study: The study.
+    """
+
+    study: Study
+
+    @cached_property
+    def tries(self) -> pd.DataFrame:
+        """Every trial that began."""
+        return results.tries(self.study)
+
+    @cached_property
+    def scored(self) -> pd.DataFrame:
+        """The scored trials with what the figures add."""
+        return analysis.size_and_accuracy(analysis.history(analysis.scored(self.tries)))
+
+    @cached_property
+    def later(self) -> pd.DataFrame:
+        """What the sisters measured."""
+        return results.later_scores(self.study)
+
+    @cached_property
+    def agreement(self) -> pd.DataFrame:
+        """The proxy's scores beside the later ones."""
+        return analysis.agreement(self.scored, self.later)
+
+    @cached_property
+    def spent(self) -> pd.DataFrame:
+        """Where the time went."""
+        return analysis.time_spent(self.tries, self.later)
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """Search, random and hand-made networks compared."""
+        return analysis.compare_groups(self.scored)
+
+    @cached_property
+    def window(self) -> tuple[int | None, int] | None:
+        """(Least or `None`, most) parameters, or `None` in a study without limits."""
+        return results.limits(self.study).get("num_params")
+
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """The scored networks, the best estimate first, with what was measured later."""
+        later = analysis.later_in_words(self.agreement)
+        frame = results.leaderboard(self.study)
+        return frame.assign(later=[later.get(trial, "") for trial in frame["trial"]])
+
+    @cached_property
+    def drawings(self) -> list[tuple[int, dict[str, Any], str]]:
+        """(Rank, row of the leaderboard, SVG) of the leading networks and the best hand-made."""
+        frame = self.leaderboard
+        by_hand = frame[frame["proposed_by"].map(analysis.group_of) == "hand-made"]
+        ranks = [*frame.index[:NUM_DRAWN], *by_hand.index[:1].difference(frame.index[:NUM_DRAWN])]
+        texts = self.scored.set_index("trial")["architecture_json"]
+        rows = [frame.loc[rank].to_dict() for rank in ranks]
+        drawn = draw([Architecture.from_json(texts[row["trial"]]) for row in rows])
+        return list(zip(ranks, rows, drawn, strict=True))
+
+    @cached_property
+    def verdicts(self) -> list[str]:
+        """A sentence on each later measure: how far the proxy's ranking holds."""
+        measures = self.agreement.groupby("measure", sort=True)
+        return [analysis.verdict(str(measure), rows) for measure, rows in measures]
+
+    @cached_property
+    def refused_draws(self) -> dict[str, int]:
+        """Draws that never became trials."""
+        return results.refused_draws(self.study)
+
+    @cached_property
+    def figures(self) -> dict[str, go.Figure]:
+        """The figures that there is something to draw in, by name."""
+        drawn: dict[str, go.Figure] = {}
+        if not self.scored.empty:
+            drawn["size"] = figures.size_and_accuracy(self.scored, self.window)
+            drawn["history"] = figures.history(self.scored)
+        if len(self.scored) > 1:
+            laid_out = analysis.stages(self.scored)
+            drawn["stages"] = stage_figures.parallel_coordinates(laid_out)
+            drawn["tenth"] = stage_figures.best_tenth(analysis.best_tenth(laid_out))
+        important = results.importances(self.study)
+        if not important.empty:
+            drawn["importances"] = stage_figures.importances(important)
+        if not self.agreement.empty:
+            drawn["agreement"] = figures.agreement(self.agreement)
+        if not self.spent.empty:
+            drawn["time"] = figures.time_spent(self.spent)
+        return drawn

@@ -1,0 +1,207 @@
+"""The report: its figures from frames, and the page that holds them."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from fake_study import add_retrained, attributes, fake_study, networks
+from plotly.offline import get_plotlyjs
+
+from nas import analysis
+from nas.architecture import Architecture
+from nas.cli import main
+from nas.errors import UserError
+from nas.report import figures, render, stage_figures, write_report
+from nas.report.drawing import draw
+from nas.storage import open_storage
+from nas.study import study_url
+
+EVIL = "<script>alert(1)</script>"
+ARCHS = [Architecture.of([1, depth], [8, 4 * depth]) for depth in range(1, 21)]
+SCORED = pd.DataFrame(
+    {
+        "trial": range(20),
+        "val_accuracy": [0.5 + 0.01 * k for k in range(20)],
+        "num_params": [10_000 - 100 * k for k in range(20)],
+        "architecture": map(str, ARCHS),
+        "architecture_json": [arch.to_json() for arch in ARCHS],
+        "proposed_by": ["baseline", *["random"] * 4, *["tpe"] * 15],
+    }
+)
+
+
+def laid_out() -> pd.DataFrame:
+    return analysis.size_and_accuracy(analysis.history(SCORED))
+
+
+def traces(figure: Any) -> dict[str, Any]:
+    return {trace.name: trace for trace in figure.data}
+
+
+def test_every_network_is_a_point_of_its_group_beside_the_window_and_the_front() -> None:
+    drawn = figures.size_and_accuracy(laid_out(), (2_000, 9_000))
+    found = traces(drawn)
+    assert [len(found[g].x) for g in ("search", "random", "hand-made")] == [15, 4, 1]
+    assert list(found["Pareto front"].x) == [8_100]  # the best is the smallest
+    window = drawn.layout.shapes[0]
+    assert (window.x0, window.x1) == (2_000, 9_000)
+
+
+def test_the_history_draws_the_best_so_far() -> None:
+    found = traces(figures.history(laid_out().iloc[::-1].assign(incumbent=0.69)))
+    assert set(found["best so far"].y) == {0.69}
+    assert list(found["best so far"].x) == list(range(19, -1, -1))
+
+
+def test_parallel_coordinates_draw_a_line_a_network_over_what_varies() -> None:
+    drawn = stage_figures.parallel_coordinates(analysis.stages(SCORED))
+    assert list(drawn.layout.xaxis.ticktext) == ["blocks 2", "width 2", "accuracy"]
+    lines = {trace.name: list(trace.x).count(None) for trace in drawn.data}
+    assert lines == {"the rest (18 networks)": 18, "best tenth (2 networks)": 2}
+
+
+def test_the_best_tenth_stands_beside_the_rest_in_boxes() -> None:
+    drawn = stage_figures.best_tenth(analysis.best_tenth(analysis.stages(SCORED)))
+    medians = [trace.median[0] for trace in drawn.data]
+    assert medians == [19.5, 9.5, 78.0, 38.0]  # depth and width of stage 2
+
+
+def test_importances_are_bars_with_the_names_that_people_use() -> None:
+    frame = pd.DataFrame({"parameter": ["width_1", "kernel_size_2"], "importance": [0.9, 0.1]})
+    (bars,) = stage_figures.importances(frame).data
+    assert list(zip(bars.y, bars.x, strict=True)) == [("width 1", 0.9), ("kernel 2", 0.1)]
+
+
+def test_later_measures_and_time_are_drawn_by_name() -> None:
+    pairs = pd.DataFrame(
+        {
+            "trial": [1, 2],
+            "measure": ["finalists", EVIL],
+            "val_accuracy": [0.5, 0.6],
+            "accuracy": [0.7, 0.8],
+            "num_seeds": [1, 2],
+        }
+    )
+    found = traces(figures.agreement(pairs))
+    assert list(found["finalists"].y) == [0.7]
+    assert not any("<" in name for name in found)
+    spent = pd.DataFrame({"what": ["scored"], "num_trials": [20], "hours": [1.5]})
+    (bars,) = figures.time_spent(spent).data
+    assert (list(bars.x), list(bars.text)) == ([1.5], ["1.5 h, 20 trials"])
+
+
+def test_drawings_have_a_bar_a_block_to_one_scale() -> None:
+    small, large = draw([Architecture.of([2, 3], [8, 16]), Architecture.of([1, 1], [16, 32])])
+    assert (small.count("<rect"), large.count("<rect")) == (5, 2)
+    assert re.findall(r' height="([\d.]+)"', small)[0] == "22.5"  # 8 of 32 channels
+    assert re.findall(r' height="([\d.]+)"', large)[-1] == "90.0"
+
+
+def pairs_of(later: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"val_accuracy": [k / 100 for k in range(len(later))], "accuracy": later})
+
+
+def test_the_verdict_says_when_the_proxy_cannot_tell_and_when_it_can() -> None:
+    assert "3 more for a correlation" in analysis.verdict("finalists", pairs_of([0.5, 0.6]))
+    mixed = pairs_of([0.5, 0.9, 0.1, 0.8, 0.2, 0.6])
+    assert "cannot tell these networks apart" in analysis.verdict("finalists", mixed)
+    alike = pairs_of([k / 50 for k in range(12)])
+    assert "better than chance; rank correlation 1.00" in analysis.verdict("finalists", alike)
+
+
+class Elements(HTMLParser):
+    """Collects (tag, attributes) of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_holds_plotly_once() -> None:
+    study = fake_study()
+    add_retrained(study, [0, 3, 5, 8, 12])
+    page = render(study)
+    elements = Elements(page).found
+    assert [tag for tag, attrs in elements if tag == "script"] == ["script"] * 3
+    links = [attrs[k] for _, attrs in elements for k in ("src", "href", "action") if k in attrs]
+    assert links == ["data:,"]
+    assert "default-src 'none'" in page
+    assert "url(" not in page.split("<style>")[1].split("</style>")[0]
+    assert page.count("plotly.js v") == 1
+
+
+def test_every_figure_has_its_place_and_every_network_its_row() -> None:
+    study = fake_study(num_failed=2)
+    add_retrained(study, [0, 3, 5, 8, 12])
+    page = render(study, options=" --study fake")
+    embedded = page.split('id="figures">')[1].split("</script>")[0]
+    places = set(re.findall(r'id="figure-(\w+)"', page))
+    assert json.loads(embedded).keys() == places
+    assert places == {"size", "history", "stages", "tenth", "importances", "agreement", "time"}
+    assert "60 networks scored of 62 trials" in page
+    for number in range(60):
+        assert f"<code>python retrain.py --trial {number} --study fake</code></td>" in page
+    assert "2\N{MULTIPLICATION SIGN}</td>" in page  # what was measured later of two seeds
+    assert "full training (strong, test): " in page
+
+
+def test_what_people_wrote_is_text_in_the_page() -> None:
+    study = fake_study(number=12, num_failed=0, name=f"a{EVIL}")
+    arch = next(networks(1, 5))[0]
+    attrs = attributes(arch, f"imported {EVIL}") | {"elapsed_seconds": 1.0, "architecture": EVIL}
+    study.add_trial(optuna.create_trial(value=0.99, user_attrs=attrs))
+    page = render(study, options=f" --study '{EVIL}'")
+    assert EVIL.lower() not in page.lower()
+    assert page.count("&lt;script&gt;alert(1)") >= 4  # title, heading, tile, row
+
+
+def test_a_study_of_one_or_no_network_has_a_page() -> None:
+    assert "1 networks scored" in render(fake_study(number=1, num_failed=0))
+    empty = optuna.create_study(study_name="empty", direction="maximize")
+    assert "No network is scored yet" in render(empty)
+
+
+def test_two_thousand_trials_make_a_page_of_a_few_megabytes() -> None:
+    study = fake_study(number=40, num_failed=0, name="many")
+    few = study.get_trials(deepcopy=False)
+    study.add_trials([few[k % 40] for k in range(1_960)])
+    page = render(study)
+    assert page.count("<code>python retrain.py --trial") == 2_001  # the rows and the tile
+    assert len(page) - len(get_plotlyjs()) < 4_000_000
+
+
+@pytest.mark.usefixtures("folder")
+def test_nas_report_writes_the_file_and_prints_where(capsys: pytest.CaptureFixture[str]) -> None:
+    fake_study(open_storage(study_url("mine")), name="mine", number=12)
+    with pytest.raises(SystemExit) as left:
+        main(["report", "mine"])
+    assert not left.value.code
+    written = Path("studies/mine/report.html")
+    assert capsys.readouterr().out.strip() == str(written)
+    assert "python retrain.py --trial 0 --study mine<" in written.read_text(encoding="utf-8")
+    assert [path.name for path in written.parent.iterdir()] == ["report.html"]
+
+
+def test_a_report_that_cannot_be_written_is_one_line(folder: Path) -> None:
+    (folder / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        write_report(fake_study(number=3), folder / "file" / "report.html")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_study_whose_name_leads_elsewhere_stays_under_studies() -> None:
+    fake_study("sqlite:///odd.db", name="../../odd", number=3)
+    with pytest.raises(SystemExit) as left:
+        main(["report", "--storage", "sqlite:///odd.db"])
+    assert left.value.code == 2
