@@ -10,6 +10,7 @@ import optuna
 import pytest
 from hypothesis import given
 from sqlalchemy import text
+from strategies import architectures
 
 from nas.architecture import Architecture
 from nas.cli import main
@@ -23,7 +24,6 @@ from nas.sisters import open_sister, write_note
 from nas.storage import open_storage, sqlite_url
 from nas.study import find_storage, find_study
 from nas.transaction import one_transaction
-from tests.strategies import architectures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
