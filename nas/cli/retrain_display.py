@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nas.cli.display import shown_by
 from nas.cli.words import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from rich.console import Console
@@ -20,17 +20,9 @@ if TYPE_CHECKING:
     from nas.retraining import Retrained, RetrainListener
 
 
-@contextmanager
-def retrain_display(*, quiet: bool) -> Iterator[Lines]:
-    """Choose the display by where the output goes, and clear it away in the end."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    display = Screen(console) if console.is_terminal and not quiet else Lines(quiet=quiet)
-    try:
-        yield display
-    finally:
-        display.close()
+def retrain_display(*, quiet: bool) -> AbstractContextManager[Lines]:
+    """Choose the display by where the output goes."""
+    return shown_by(lambda: Lines(quiet=quiet), Screen, quiet=quiet)
 
 
 class Lines:

@@ -6,13 +6,13 @@ import json
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from nas.cli.display import shown_by
 from nas.cli.words import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -24,17 +24,9 @@ if TYPE_CHECKING:
 TOP = 10
 
 
-@contextmanager
-def search_display(*, quiet: bool) -> Iterator[Lines]:
-    """Choose the display by where the output goes, and clear it away in the end."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    display = Screen(console) if console.is_terminal and not quiet else Lines(quiet=quiet)
-    try:
-        yield display
-    finally:
-        display.close()
+def search_display(*, quiet: bool) -> AbstractContextManager[Lines]:
+    """Choose the display by where the output goes."""
+    return shown_by(lambda: Lines(quiet=quiet), Screen, quiet=quiet)
 
 
 class Lines:

@@ -1,0 +1,42 @@
+"""How a command shows its work: one live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+
+
+class Display(Protocol):
+    """What shows the work of one command."""
+
+    def close(self) -> None:
+        """Clear away what is shown in place."""
+
+
+DisplayT = TypeVar("DisplayT", bound=Display)
+
+
+@contextmanager
+def shown_by(
+    lines: Callable[[], DisplayT], screen: Callable[[Console], DisplayT], *, quiet: bool
+) -> Iterator[DisplayT]:
+    """Choose by where the output goes, and clear it away in the end, however that comes.
+
+    Args:
+        lines: Makes the display of plain lines.
+        screen: Makes the live one.
+        quiet: Whether there shall be no live one.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    display = screen(console) if console.is_terminal and not quiet else lines()
+    try:
+        yield display
+    finally:
+        display.close()
