@@ -13,9 +13,9 @@ import torch
 from nas.budget import Budget
 from nas.complexity import count
 from nas.data import Split, TrainingData
+from nas.job import Job
 from nas.objective import Objective
 from nas.proxy import ProxyConfig, ProxyResult
-from nas.search import Job
 from nas.space import SearchSpace, load_space
 from nas.storage import silence_optuna
 

@@ -23,7 +23,7 @@ import multiprocessing
 import tempfile
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +85,7 @@ def run_nas(job: TimedJob, num_workers: int, num_trials: int) -> tuple[float, fl
         on_trial_end=lambda _trial: times.append(time.perf_counter()),
         on_notice=lambda line: database.append(float(line)),
     )
-    job.run(study, storage, num_workers, target, None, progress)
+    replace(job, num_workers=num_workers).run(study, storage, target, None, progress)
     return times[-1] - times[0], sum(database)
 
 

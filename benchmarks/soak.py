@@ -23,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,12 +116,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = arguments.storage or sqlite_url(Path(folder) / "soak.db")
         job = FormulaJob.of(url, seconds=arguments.seconds)
+        job = replace(job, num_workers=arguments.workers)
         study, storage = job.open()
         register = Register(storage.engine, study.user_attrs["token"])
         killer, started = Killer(register, arguments.every), time.monotonic()
         killer.start()
         progress = Progress(on_notice=lambda line: print(line, flush=True))
-        job.run(study, storage, arguments.workers, arguments.trials, None, progress)
+        job.run(study, storage, arguments.trials, None, progress)
         killer.done.set()
         seconds = time.monotonic() - started
         found = list(violations(study, register, arguments.trials))

@@ -1,37 +1,73 @@
-"""search(): the whole job as one function."""
+"""search(): the whole job as one function; plan(): what it would do, as a value."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from optuna.storages import RDBStorage
     from optuna.study import Study
-    from optuna.trial import FrozenTrial
 
-    from nas.architecture import Architecture
     from nas.budget import Budget
     from nas.data import TrainingData
+    from nas.job import Job
     from nas.proxy import ProxyConfig
-    from nas.samplers import BudgetSampler
     from nas.space import SearchSpace
-    from nas.workers import Worker
 
 MAX_WORKERS = 1_000
 
 # `import nas` brings this module in, so what takes seconds to import is imported when it is used.
 
 
-def search(  # noqa: PLR0913 - the flags of search.py, one to one
+def search(
     budget: float = 5e6,
     trials: int = 200,
+    *,
+    timeout: float | None = None,
+    progress: Progress | None = None,
+    **settings: Any,  # noqa: ANN401 - each as `plan` says
+) -> Study:
+    """Search networks within a parameter budget until the study has `trials` scored ones.
+
+    The same call continues a study that was interrupted.
+
+    Args:
+        budget: Largest number of trainable parameters.
+        trials: Target: scored trials in the study, those of earlier calls included.
+        timeout: Seconds after which no trial starts.
+        progress: Callbacks.
+        settings: All that `plan` takes, such as `dataset="cifar100"`.
+
+    Returns:
+        The Optuna study; the value of a trial is its validation accuracy in [0, 1].
+
+    Raises:
+        UserError: Anything asked for that cannot be done, in one line.
+    """
+    import time
+
+    from nas.errors import UserError
+    from nas.storage import database_failures_in_one_line
+
+    if trials < 1:
+        raise UserError(f"--trials must be at least 1, not {trials}")
+    progress = progress or Progress()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    job = plan(budget, **settings)
+    with database_failures_in_one_line(job.url):
+        opened, database = job.open()
+        progress.on_start(opened, trials, job.url)
+        why = job.run(opened, database, trials, deadline, progress)
+        progress.on_end(opened, why)
+    return opened
+
+
+def plan(  # noqa: PLR0913 - the flags of search.py, one to one
+    budget: float = 5e6,
     *,
     fill: float = 0.9,
     max_macs: float | None = None,
@@ -50,19 +86,16 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     storage: str | None = None,
     device: str = "auto",
     workers: int | None = None,
-    timeout: float | None = None,
     trial_timeout: float | None = None,
     patience: int | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
-) -> Study:
-    """Search networks within a parameter budget until the study has `trials` scored ones.
+) -> Job:
+    """Check all that a search is told, and put it together.
 
-    The same call continues a study that was interrupted.
+    Nothing is written but the files of a data set that is downloaded.
 
     Args:
         budget: Largest number of trainable parameters.
-        trials: Target: scored trials in the study, those of earlier calls included.
         fill: Least share of the budget a network uses, in [0, 1].
         max_macs: Largest number of multiply-adds of one image, forward.
         max_bytes: Largest size as float32.
@@ -82,36 +115,25 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
         device: "auto", "cpu" or "cuda".
         workers: Processes that score trials; by default one a GPU, else one. 0 scores them in this
             process, for debugging. On a CPU several have one thread each.
-        timeout: Seconds after which no trial starts.
         trial_timeout: Seconds after which a trial ends as FAIL.
         patience: Stop when so many scored trials in a row brought nothing better.
         seed: Of the proposals. The proxy's own seed is part of the proxy.
-        progress: Callbacks.
-
-    Returns:
-        The Optuna study; the value of a trial is its validation accuracy in [0, 1].
 
     Raises:
         UserError: Anything asked for that cannot be done, in one line.
     """
-    import time
-
     from nas.budget import Budget
     from nas.data import full_name
     from nas.errors import UserError
+    from nas.job import Job
     from nas.samplers import check_sampler
-    from nas.storage import database_failures_in_one_line
     from nas.study import study_url
     from nas.training import choose_device
 
-    if trials < 1:
-        raise UserError(f"--trials must be at least 1, not {trials}")
     if patience is not None and patience < 1:
         raise UserError(f"--patience must be at least 1, not {patience}")
     if workers is not None and not 0 <= workers <= MAX_WORKERS:
         raise UserError(f"--workers is a number from 0 to {MAX_WORKERS}, not {workers}")
-    progress = progress or Progress()
-    deadline = None if timeout is None else time.monotonic() + timeout
     limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
     check_sampler(sampler)  # refuse what cannot be before anything is read or written
     devices = _devices(choose_device(device))
@@ -130,7 +152,7 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
     _refuse_what_never_fits(search_space, limits, seed)
 
     name = study or _study_name(training_data.name, space_name, limits, proxy_name)
-    job = Job(
+    return Job(
         url=storage or study_url(name),
         study=name,
         budget=limits,
@@ -143,14 +165,8 @@ def search(  # noqa: PLR0913 - the flags of search.py, one to one
         devices=devices,
         trial_timeout=trial_timeout,
         patience=patience,
+        num_workers=len(devices) if workers is None else workers,
     )
-    num_workers = len(devices) if workers is None else workers
-    with database_failures_in_one_line(job.url):
-        opened, database = job.open()
-        progress.on_start(opened, trials, job.url)
-        why = job.run(opened, database, num_workers, trials, deadline, progress)
-        progress.on_end(opened, why)
-    return opened
 
 
 def _devices(device: str) -> tuple[str, ...]:
@@ -160,174 +176,6 @@ def _devices(device: str) -> tuple[str, ...]:
     if device != "cuda":
         return (device,)
     return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
-
-
-@dataclass(frozen=True)
-class Job:
-    """A search as a value: all that a worker must know, in whatever process it is.
-
-    Attributes:
-        url: The database's.
-        study: The study's name.
-        budget: Its limits.
-        space: What is searched.
-        dataset: The data set's name.
-        data_root: Folder of its files.
-        proxy: The schedule.
-        sampler: The sampler's name.
-        seed: Of the proposals.
-        devices: As torch writes them; worker k has the k-th, counted round.
-        trial_timeout: Seconds a trial may take, or `None`.
-        patience: As in `search`.
-        num_threads: Of torch in a worker; `None` leaves them as they are.
-    """
-
-    url: str
-    study: str
-    budget: Budget
-    space: SearchSpace
-    dataset: str
-    data_root: str | Path
-    proxy: ProxyConfig
-    sampler: str
-    seed: int
-    devices: tuple[str, ...]
-    trial_timeout: float | None
-    patience: int | None = None
-    num_threads: int | None = None
-
-    def open(self) -> tuple[Study, RDBStorage]:
-        """Create the study, or continue it."""
-        from nas.storage import open_storage
-
-        storage = open_storage(self.url)
-        return self._open(storage), storage
-
-    def run(
-        self,
-        study: Study,
-        storage: RDBStorage,
-        num_workers: int,
-        target: int,
-        deadline: float | None,
-        progress: Progress,
-    ) -> str:
-        """Score trials up to the target, in worker processes unless there are 0 of them."""
-        from functools import partial
-
-        import torch
-
-        from nas.parent import Parent
-        from nas.register import Register
-
-        if num_workers == 0:
-            return self.work(target, deadline, 0, progress)
-        is_alone = num_workers == 1 or self.devices != ("cpu",)
-        job = replace(self, num_threads=torch.get_num_threads() if is_alone else 1)
-        parent = Parent(
-            partial(job.work, target, deadline),
-            num_workers,
-            study,
-            Register(storage.engine, study.user_attrs["token"]),
-            self.space,
-            progress,
-            self.trial_timeout,
-        )
-        return parent.run()
-
-    def work(self, target: int, deadline: float | None, index: int, progress: Progress) -> str:
-        """Be worker `index`, in this process, to the end; says why it ended."""
-        import torch
-
-        from nas.storage import database_failures_in_one_line, silence_optuna
-
-        if self.num_threads is not None:
-            silence_optuna()
-            torch.set_num_threads(self.num_threads)
-        with database_failures_in_one_line(self.url):
-            return self._worker(index, progress).run(target, deadline)
-
-    def _worker(self, index: int, progress: Progress) -> Worker:
-        """Open the study and put the worker together."""
-        from nas.objective import Objective
-        from nas.proxy import ProxyData
-        from nas.register import Register
-        from nas.storage import open_storage
-        from nas.study import claimer
-        from nas.workers import Worker
-
-        storage = open_storage(self.url)
-        study = self._open(storage)
-        register = Register(storage.engine, study.user_attrs["token"])
-        claim = claimer(storage, register)
-        study.sampler = proposer = self._proposer(claim)
-        device = self.devices[index % len(self.devices)]
-        data = ProxyData.prepare(self._data(), self.proxy.resolution, device)
-        objective = Objective(
-            self.space,
-            self.budget,
-            data,
-            self.proxy,
-            sampler_name=self.sampler,
-            proposer=proposer,
-            claim=claim,
-            trial_timeout=self.trial_timeout,
-            on_step=lambda done, total: progress.on_step(done, total, index),
-            seed=self.seed,
-        )
-        return Worker(
-            study,
-            storage,
-            register,
-            self.space,
-            objective,
-            progress.on_trial_end,
-            on_trial_start=lambda number: progress.on_trial_start(number, index),
-            on_notice=progress.on_notice,
-            patience=self.patience,
-        )
-
-    def _data(self) -> TrainingData:
-        from nas.data import load_training_data
-
-        return load_training_data(self.dataset, self.data_root)
-
-    def _open(self, storage: RDBStorage) -> Study:
-        from nas.data import SPLIT_SEED
-        from nas.pruner import OverBudgetPruner
-        from nas.study import identity, open_study
-        from nas.training import is_even
-
-        data = self._data()
-        split = f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
-        if not is_even(data.val.labels):
-            split += "; accuracy is the mean over classes"
-        wanted = identity(data.name, data.fingerprint, split, self.budget, self.proxy)
-        pruner = OverBudgetPruner(self.budget.limits(self.space))
-        first = baselines(self.space, self.budget)
-        return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
-
-    def _proposer(self, claim: Callable[[str, FrozenTrial], bool]) -> BudgetSampler:
-        from nas.complexity import count
-        from nas.samplers import make_sampler
-        from nas.width_scaling import WidthScaling
-
-        def log_costs(params: Mapping[str, Any]) -> tuple[float, float]:
-            cost = count(self.space.decode(params))
-            return math.log(cost.num_params), math.log(cost.num_macs)
-
-        limits = self.budget.limits(self.space)
-        scaling = WidthScaling(self.space, limits)
-        return make_sampler(
-            self.sampler,
-            self.space.distributions,
-            limits,
-            features=log_costs,
-            repair=scaling.repair,
-            random_feasible=scaling.random_feasible,
-            claim=lambda trial, params: claim(self.space.decode(params).arch_id, trial),
-            seed=self.seed,
-        )
 
 
 def _proxy_config(name_or_file: str, changed: dict[str, Any]) -> tuple[str, ProxyConfig]:
@@ -402,26 +250,3 @@ def _refuse_what_never_fits(space: SearchSpace, budget: Budget, seed: int) -> No
     if scaling.random_feasible(Random(seed)) is None:
         seen = scaling.region.describe_seen()
         raise UserError(f"no network within all limits was found; seen: {seen}")
-
-
-def baselines(space: SearchSpace, budget: Budget) -> dict[str, Architecture]:
-    """Give the hand-made networks within the limits, or ResNet26_97 scaled to them."""
-    from dataclasses import replace
-
-    from nas.presets import hand_made
-
-    networks = {
-        name: replace(
-            arch,
-            num_classes=space.num_classes,
-            in_channels=space.in_channels,
-            stem_stride=space.stem_stride,
-        )
-        for name, arch in hand_made().items()
-    }
-    if fitting := {name: arch for name, arch in networks.items() if budget.admits(arch)}:
-        return fitting
-    factors = (k / 1000 for k in range(3000, 0, -1))
-    scaled = (networks["ResNet26_97"].scaled(factor) for factor in factors)
-    best = next((arch for arch in scaled if budget.admits(arch)), None)
-    return {} if best is None else {"ResNet26_97 scaled": best}

@@ -28,8 +28,8 @@ ROWS = (
     ("history",),
     ("results", "ledger", "retraining", "parent"),
     ("report", "doctor"),
-    ("dashboard",),
-    ("search", "retrain"),
+    ("dashboard", "job"),
+    ("search", "preview", "retrain"),
     ("cli", "__init__"),
     ("__main__",),
 )
@@ -77,6 +77,7 @@ TYPES_ONLY = {
     "retrain_record",
     "retraining",
     "report",
+    "job",
     "search",
     "retrain",
     "cli",

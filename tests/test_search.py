@@ -19,8 +19,8 @@ from nas.blocks import BLOCKS, BlockType
 from nas.budget import Budget
 from nas.complexity import count_macs, count_params
 from nas.errors import UserError
+from nas.job import baselines
 from nas.results import leaderboard
-from nas.search import baselines
 from nas.space import SearchSpace, load_space
 from nas.study import MAX_RETRIES, enqueue, find_study, num_scored, num_since_best
 

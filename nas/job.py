@@ -1,0 +1,218 @@
+"""Job: a search as a value, and what a worker of it does, in whatever process it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from optuna.storages import RDBStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from nas.architecture import Architecture
+    from nas.budget import Budget
+    from nas.data import TrainingData
+    from nas.progress import Progress
+    from nas.proxy import ProxyConfig
+    from nas.samplers import BudgetSampler
+    from nas.space import SearchSpace
+    from nas.workers import Worker
+
+# As in `search.py`, what takes seconds to import is imported when it is used.
+
+
+@dataclass(frozen=True)
+class Job:
+    """A search as a value: all that a worker must know, in whatever process it is.
+
+    Attributes:
+        url: The database's.
+        study: The study's name.
+        budget: Its limits.
+        space: What is searched.
+        dataset: The data set's name.
+        data_root: Folder of its files.
+        proxy: The schedule.
+        sampler: The sampler's name.
+        seed: Of the proposals.
+        devices: As torch writes them; worker k has the k-th, counted round.
+        trial_timeout: Seconds a trial may take, or `None`.
+        patience: As in `search`.
+        num_workers: Processes that score trials; 0 scores them in this one.
+        num_threads: Of torch in a worker; `None` leaves them as they are.
+    """
+
+    url: str
+    study: str
+    budget: Budget
+    space: SearchSpace
+    dataset: str
+    data_root: str | Path
+    proxy: ProxyConfig
+    sampler: str
+    seed: int
+    devices: tuple[str, ...]
+    trial_timeout: float | None
+    patience: int | None = None
+    num_workers: int = 0
+    num_threads: int | None = None
+
+    def open(self) -> tuple[Study, RDBStorage]:
+        """Create the study, or continue it."""
+        from nas.storage import open_storage
+
+        storage = open_storage(self.url)
+        return self._open(storage), storage
+
+    def run(
+        self,
+        study: Study,
+        storage: RDBStorage,
+        target: int,
+        deadline: float | None,
+        progress: Progress,
+    ) -> str:
+        """Score trials up to the target, in worker processes unless there are 0 of them."""
+        from functools import partial
+
+        import torch
+
+        from nas.parent import Parent
+        from nas.register import Register
+
+        if self.num_workers == 0:
+            return self.work(target, deadline, 0, progress)
+        is_alone = self.num_workers == 1 or self.devices != ("cpu",)
+        job = replace(self, num_threads=torch.get_num_threads() if is_alone else 1)
+        parent = Parent(
+            partial(job.work, target, deadline),
+            self.num_workers,
+            study,
+            Register(storage.engine, study.user_attrs["token"]),
+            self.space,
+            progress,
+            self.trial_timeout,
+        )
+        return parent.run()
+
+    def work(self, target: int, deadline: float | None, index: int, progress: Progress) -> str:
+        """Be worker `index`, in this process, to the end; says why it ended."""
+        import torch
+
+        from nas.storage import database_failures_in_one_line, silence_optuna
+
+        if self.num_threads is not None:
+            silence_optuna()
+            torch.set_num_threads(self.num_threads)
+        with database_failures_in_one_line(self.url):
+            return self._worker(index, progress).run(target, deadline)
+
+    def _worker(self, index: int, progress: Progress) -> Worker:
+        """Open the study and put the worker together."""
+        from nas.objective import Objective
+        from nas.proxy import ProxyData
+        from nas.register import Register
+        from nas.storage import open_storage
+        from nas.study import claimer
+        from nas.workers import Worker
+
+        storage = open_storage(self.url)
+        study = self._open(storage)
+        register = Register(storage.engine, study.user_attrs["token"])
+        claim = claimer(storage, register)
+        study.sampler = proposer = self._proposer(claim)
+        device = self.devices[index % len(self.devices)]
+        data = ProxyData.prepare(self._data(), self.proxy.resolution, device)
+        objective = Objective(
+            self.space,
+            self.budget,
+            data,
+            self.proxy,
+            sampler_name=self.sampler,
+            proposer=proposer,
+            claim=claim,
+            trial_timeout=self.trial_timeout,
+            on_step=lambda done, total: progress.on_step(done, total, index),
+            seed=self.seed,
+        )
+        return Worker(
+            study,
+            storage,
+            register,
+            self.space,
+            objective,
+            progress.on_trial_end,
+            on_trial_start=lambda number: progress.on_trial_start(number, index),
+            on_notice=progress.on_notice,
+            patience=self.patience,
+        )
+
+    def _data(self) -> TrainingData:
+        from nas.data import load_training_data
+
+        return load_training_data(self.dataset, self.data_root)
+
+    def _open(self, storage: RDBStorage) -> Study:
+        from nas.data import SPLIT_SEED
+        from nas.pruner import OverBudgetPruner
+        from nas.study import identity, open_study
+        from nas.training import is_even
+
+        data = self._data()
+        split = f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
+        if not is_even(data.val.labels):
+            split += "; accuracy is the mean over classes"
+        wanted = identity(data.name, data.fingerprint, split, self.budget, self.proxy)
+        pruner = OverBudgetPruner(self.budget.limits(self.space))
+        first = baselines(self.space, self.budget)
+        return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
+
+    def _proposer(self, claim: Callable[[str, FrozenTrial], bool]) -> BudgetSampler:
+        from nas.complexity import count
+        from nas.samplers import make_sampler
+        from nas.width_scaling import WidthScaling
+
+        def log_costs(params: Mapping[str, Any]) -> tuple[float, float]:
+            cost = count(self.space.decode(params))
+            return math.log(cost.num_params), math.log(cost.num_macs)
+
+        limits = self.budget.limits(self.space)
+        scaling = WidthScaling(self.space, limits)
+        return make_sampler(
+            self.sampler,
+            self.space.distributions,
+            limits,
+            features=log_costs,
+            repair=scaling.repair,
+            random_feasible=scaling.random_feasible,
+            claim=lambda trial, params: claim(self.space.decode(params).arch_id, trial),
+            seed=self.seed,
+        )
+
+
+def baselines(space: SearchSpace, budget: Budget) -> dict[str, Architecture]:
+    """Give the hand-made networks within the limits, or ResNet26_97 scaled to them."""
+    from dataclasses import replace
+
+    from nas.presets import hand_made
+
+    networks = {
+        name: replace(
+            arch,
+            num_classes=space.num_classes,
+            in_channels=space.in_channels,
+            stem_stride=space.stem_stride,
+        )
+        for name, arch in hand_made().items()
+    }
+    if fitting := {name: arch for name, arch in networks.items() if budget.admits(arch)}:
+        return fitting
+    factors = (k / 1000 for k in range(3000, 0, -1))
+    scaled = (networks["ResNet26_97"].scaled(factor) for factor in factors)
+    best = next((arch for arch in scaled if budget.admits(arch)), None)
+    return {} if best is None else {"ResNet26_97 scaled": best}
