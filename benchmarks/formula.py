@@ -68,7 +68,8 @@ class FormulaJob(Job):
             seconds=seconds,
         )  # fmt: skip
 
-    def _data(self) -> TrainingData:
+    def data(self) -> TrainingData:
+        """Give two empty images."""
         images = Split(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
         return TrainingData("none", images, images, tuple("0123456789"), "none")
 

@@ -12,8 +12,7 @@ from optuna.trial import TrialState
 from nas.architecture import Architecture
 from nas.complexity import count_params
 from nas.notes import notes
-from nas.sisters import find_sister
-from nas.study import RETRIED, SISTERS
+from nas.study import IMPORTED, RETRIED, SISTERS, find_sister
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SEARCH = "search"
-IMPORTED = "imported"  # the recipe of what was trained elsewhere
 NO_TRY = (*RETRIED, "duplicate")  # a FAIL for these reasons says nothing about its network
 RESULTS = {
     TrialState.COMPLETE: "scored",

@@ -69,6 +69,21 @@ class Job:
         storage = open_storage(self.url)
         return self._open(storage), storage
 
+    def find(self) -> Study | None:
+        """Find the study if it was begun; nothing is written.
+
+        Raises:
+            UserError: It holds scores that this job's could not be compared with.
+        """
+        from nas.storage import is_begun, open_storage
+        from nas.study import load_study, refuse_other
+
+        storage = open_storage(self.url, create=False) if is_begun(self.url) else None
+        study = None if storage is None else load_study(storage, self.study)
+        if study is not None:
+            refuse_other(study, self._identity(), self.space)
+        return study
+
     def run(
         self,
         study: Study,
@@ -80,15 +95,12 @@ class Job:
         """Score trials up to the target, in worker processes unless there are 0 of them."""
         from functools import partial
 
-        import torch
-
         from nas.parent import Parent
         from nas.register import Register
 
         if self.num_workers == 0:
             return self.work(target, deadline, 0, progress)
-        is_alone = self.num_workers == 1 or self.devices != ("cpu",)
-        job = replace(self, num_threads=torch.get_num_threads() if is_alone else 1)
+        job = replace(self, num_threads=self.threads_each())
         parent = Parent(
             partial(job.work, target, deadline),
             self.num_workers,
@@ -99,6 +111,13 @@ class Job:
             self.trial_timeout,
         )
         return parent.run()
+
+    def threads_each(self) -> int:
+        """Give torch's threads of each worker: several workers on a CPU have one each."""
+        import torch
+
+        is_alone = self.num_workers < 2 or self.devices != ("cpu",)
+        return torch.get_num_threads() if is_alone else 1
 
     def work(self, target: int, deadline: float | None, index: int, progress: Progress) -> str:
         """Be worker `index`, in this process, to the end; says why it ended."""
@@ -125,9 +144,9 @@ class Job:
         study = self._open(storage)
         register = Register(storage.engine, study.user_attrs["token"])
         claim = claimer(storage, register)
-        study.sampler = proposer = self._proposer(claim)
+        study.sampler = proposer = self.proposer(claim)
         device = self.devices[index % len(self.devices)]
-        data = ProxyData.prepare(self._data(), self.proxy.resolution, device)
+        data = ProxyData.prepare(self.data(), self.proxy.resolution, device)
         objective = Objective(
             self.space,
             self.budget,
@@ -152,27 +171,34 @@ class Job:
             patience=self.patience,
         )
 
-    def _data(self) -> TrainingData:
+    def data(self) -> TrainingData:
+        """Load the images."""
         from nas.data import load_training_data
 
         return load_training_data(self.dataset, self.data_root)
 
     def _open(self, storage: RDBStorage) -> Study:
-        from nas.data import SPLIT_SEED
         from nas.pruner import OverBudgetPruner
-        from nas.study import identity, open_study
+        from nas.study import open_study
+
+        pruner = OverBudgetPruner(self.budget.limits(self.space))
+        first = baselines(self.space, self.budget)
+        wanted = self._identity()
+        return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
+
+    def _identity(self) -> dict[str, Any]:
+        from nas.data import SPLIT_SEED
+        from nas.study import identity
         from nas.training import is_even
 
-        data = self._data()
+        data = self.data()
         split = f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
         if not is_even(data.val.labels):
             split += "; accuracy is the mean over classes"
-        wanted = identity(data.name, data.fingerprint, split, self.budget, self.proxy)
-        pruner = OverBudgetPruner(self.budget.limits(self.space))
-        first = baselines(self.space, self.budget)
-        return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
+        return identity(data.name, data.fingerprint, split, self.budget, self.proxy)
 
-    def _proposer(self, claim: Callable[[str, FrozenTrial], bool]) -> BudgetSampler:
+    def proposer(self, claim: Callable[[str, FrozenTrial], bool]) -> BudgetSampler:
+        """Make the sampler; `claim` says whether an arch_id may still be proposed."""
         from nas.complexity import count
         from nas.samplers import make_sampler
         from nas.width_scaling import WidthScaling

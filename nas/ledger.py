@@ -18,12 +18,12 @@ from optuna.trial import TrialState
 from nas.budget import COSTS
 from nas.complexity import count_params
 from nas.errors import UserError
-from nas.history import IMPORTED, SEARCH, history
+from nas.history import SEARCH, history
 from nas.sheet import read_sheet, write_sheet
 from nas.sheet_rows import Row, Unreadable, parse_rows
 from nas.sisters import open_sister, retrained_table, write_note
 from nas.space import SearchSpace
-from nas.study import enqueue
+from nas.study import IMPORTED, enqueue
 from nas.transaction import one_transaction
 
 if TYPE_CHECKING:

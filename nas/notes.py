@@ -12,13 +12,15 @@ from optuna_dashboard import get_note
 
 from nas.errors import UserError
 from nas.samplers import trial_id
-from nas.sisters import write_note
+from nas.sisters import SECTION_BEGIN, SECTION_END, write_note
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
 HEADING = "Note"
-SECTION = re.compile(r"<!-- (.*?) -->\n## .*?\n\n(.*?)\n<!-- end of \1 -->", re.DOTALL)
+BEGIN = re.escape(SECTION_BEGIN.format("HEADING")).replace("HEADING", "(.*?)")
+END = re.escape(SECTION_END.format("HEADING")).replace("HEADING", r"\1")
+SECTION = re.compile(rf"{BEGIN}## .*?\n\n(.*?){END}", re.DOTALL)
 HAS_NOTE = re.compile(r"dashboard:(\d+):note_ver")
 
 
@@ -33,7 +35,8 @@ def set_note(study: Study, number: int, text: str) -> None:
     trials = study.get_trials(deepcopy=False)
     if not 0 <= number < len(trials):
         raise UserError(f"no trial {number} in study {study.study_name!r}")
-    write_note(study, number, HEADING, html.escape(text, quote=False))
+    escaped = html.escape(text, quote=False).replace("[//]", "&#91;//]")  # what ends a section
+    write_note(study, number, HEADING, escaped)
 
 
 def notes(study: Study) -> dict[int, str]:

@@ -11,8 +11,7 @@ from optuna.trial import TrialState
 
 from nas.analysis import denoise, scored
 from nas.errors import UserError
-from nas.sisters import find_sister
-from nas.study import SISTERS
+from nas.study import SISTERS, find_sister
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -50,11 +50,9 @@ def search(
     """
     import time
 
-    from nas.errors import UserError
     from nas.storage import database_failures_in_one_line
 
-    if trials < 1:
-        raise UserError(f"--trials must be at least 1, not {trials}")
+    check_target(trials)
     progress = progress or Progress()
     deadline = None if timeout is None else time.monotonic() + timeout
     job = plan(budget, **settings)
@@ -64,6 +62,14 @@ def search(
         why = job.run(opened, database, trials, deadline, progress)
         progress.on_end(opened, why)
     return opened
+
+
+def check_target(trials: int) -> None:
+    """Refuse a number of trials that is none (UserError)."""
+    from nas.errors import UserError
+
+    if trials < 1:
+        raise UserError(f"--trials must be at least 1, not {trials}")
 
 
 def plan(  # noqa: PLR0913 - the flags of search.py, one to one

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 METRIC = "accuracy"
+# Of a section in a note: link definitions that nothing links to, which Markdown shows nothing of.
+SECTION_BEGIN, SECTION_END = "\n[//]: # ({0})\n\n", "\n\n[//]: # (end of {0})\n"
 
 
 def open_sister(storage: BaseStorage, study_name: str, kind: str) -> Study:
@@ -33,14 +35,6 @@ def open_sister(storage: BaseStorage, study_name: str, kind: str) -> Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sister.set_metric_names([METRIC])
-    return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
-
-
-def find_sister(study: Study, kind: str) -> Study | None:
-    """Load a study's sister of this kind, or `None` where nothing was recorded yet."""
-    storage, name = study._storage, f"{study.study_name}-{kind}"  # noqa: SLF001
-    if name not in optuna.get_all_study_names(storage):
-        return None
     return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
 
 
@@ -101,8 +95,6 @@ def write_note(study: Study, number: int, heading: str, body: str) -> None:
     The only thing that can still be written there: a finished trial never changes. What a person
     wrote around the section stays.
     """
-    from optuna_dashboard import get_note, save_note
-
     own = optuna.load_study(
         storage=study._storage,  # noqa: SLF001 - it has no getter
         study_name=study.study_name,
@@ -110,10 +102,24 @@ def write_note(study: Study, number: int, heading: str, body: str) -> None:
     )
     source = own.get_trials(deepcopy=False)[number]
     trial = optuna.trial.Trial(own, trial_id(source))  # `save_note` refuses a FrozenTrial
-    begin, end = f"<!-- {heading} -->", f"<!-- end of {heading} -->"
-    before, _, rest = get_note(trial).partition(begin)
-    after = rest.partition(end)[2]
-    save_note(trial, f"{before}{begin}\n## {heading}\n\n{body}\n{end}{after}")
+    _write_section(trial, heading, body)
+
+
+def write_study_note(study: Study, heading: str, body: str) -> None:
+    """Put a section into the dashboard's note on the study, as `write_note` on a trial."""
+    _write_section(study, heading, body)
+
+
+def _write_section(noted: Study | Trial, heading: str, body: str) -> None:
+    from optuna_dashboard import get_note, save_note
+
+    found = get_note(noted)
+    before, _, rest = found.partition(SECTION_BEGIN.format(heading))
+    after = rest.partition(SECTION_END.format(heading))[2]
+    section = f"{SECTION_BEGIN}## {{0}}\n\n{{1}}{SECTION_END}".format(heading, body)
+    written = f"{before}{section}{after}"
+    if written != found:
+        save_note(noted, written)
 
 
 def retrained_table(sister: Study, number: int) -> str:

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from nas.storage import shown_url
-from nas.study import SISTERS
+from nas.study import IMPORTED, SISTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,16 +33,18 @@ def _standing(storage: RDBStorage, name: str, names: Sequence[str]) -> dict[str,
         study = optuna.load_study(storage=storage, study_name=study_name)
         return study.get_trials(deepcopy=False)
 
-    own, retrained = trials(name), _scored(trials(f"{name}-retrain"))
+    own, recorded = trials(name), _scored(trials(f"{name}-retrain"))
+    retrained = [trial for trial in recorded if trial.user_attrs.get("recipe") != IMPORTED]
     scored = _scored(own)
     identity = _identity(storage, name) if name in names else {}
     tested = [t.value for t in retrained if t.user_attrs.get("split") != "val" and t.value]
-    ended = [t.datetime_complete for t in (*own, *retrained) if t.datetime_complete]
+    ended = [t.datetime_complete for t in (*own, *recorded) if t.datetime_complete]
     return {
         "study": name,
         **{state.name.lower(): sum(t.state is state for t in own) for state in TrialState},
         "best_val_accuracy": max((t.value for t in scored if t.value is not None), default=None),
         "retrained": len(retrained),
+        "imported": len(recorded) - len(retrained),
         "best_accuracy": max(tested, default=None),
         "data": identity.get("data"),
         "max_params": identity.get("limits.num_params", [None, None])[1],

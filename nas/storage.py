@@ -83,6 +83,12 @@ def database_url(text: str) -> str:
     return text if "://" in text or text.startswith("sqlite:") else sqlite_url(Path(text))
 
 
+def is_begun(url: str) -> bool:
+    """Tell whether an SQLite file is there and not empty; a server always is."""
+    path = url.removeprefix("sqlite:///")
+    return path == url or (Path(path).exists() and Path(path).stat().st_size > 0)
+
+
 def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     """Open an Optuna database, with SQLite in WAL mode and patient with locks.
 

@@ -14,6 +14,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from nas.errors import UserError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from optuna.pruners import BasePruner
-    from optuna.storages import RDBStorage
+    from optuna.storages import BaseStorage, RDBStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 ATTRIBUTES_VERSION = 1
 METRIC = "val_accuracy"
+IMPORTED = "imported"  # the recipe of what was trained elsewhere
 SISTERS = ("finalists", "retrain")
 SETUP_SECONDS = 10  # how long a process waits for another one that is creating the study
 RETRIED = ("interrupted", "lost")  # a FAIL for these reasons is tried again, at most
@@ -88,7 +90,7 @@ def open_study(
         _set_up(study, wanted, space, baselines)
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
-        _check(study, wanted, space, baselines)
+        _continue(study, wanted, space, baselines)
     return study
 
 
@@ -111,17 +113,29 @@ def _set_up(
     study.set_user_attr("token", secrets.token_hex(16))  # last: it says that the others are there
 
 
-def _check(
+def _continue(
     study: Study,
     wanted: Mapping[str, Any],
     space: SearchSpace,
     baselines: Mapping[str, Architecture],
 ) -> None:
-    attrs = _complete_attrs(study, lambda: _set_up(study, wanted, space, baselines))
-    if attrs["attributes_version"] != ATTRIBUTES_VERSION:
+    _complete_attrs(study, lambda: _set_up(study, wanted, space, baselines))
+    refuse_other(study, wanted, space)
+    if space != stored_space(study):
+        study.set_user_attr("space", json.dumps(space.to_dict()))
+
+
+def refuse_other(study: Study, wanted: Mapping[str, Any], space: SearchSpace) -> None:
+    """Refuse a study whose scores could not be compared with those wanted; nothing is written.
+
+    Raises:
+        UserError: The study differs; the line names the differences and a free name.
+    """
+    attrs = study.user_attrs
+    if attrs.get("attributes_version") != ATTRIBUTES_VERSION:
         raise UserError(
             f"study {study.study_name!r} was written by another version of this tool "
-            f"(attributes {attrs['attributes_version']}, this one {ATTRIBUTES_VERSION})"
+            f"(attributes {attrs.get('attributes_version')}, this one {ATTRIBUTES_VERSION})"
         )
     found = json.loads(attrs["identity"])
     differences = [
@@ -129,28 +143,24 @@ def _check(
         for key in sorted(found.keys() | wanted.keys())
         if found.get(key) != wanted.get(key)
     ]
-    own = SearchSpace.from_dict(json.loads(attrs["space"]))
-    if not space.includes(own):
+    if not space.includes(stored_space(study)):
         differences.append("the search space there is not part of the one asked for")
     if differences:
         raise UserError(
             f"study {study.study_name!r} holds scores that cannot be compared: "
             f"{'; '.join(differences)}. To start a new one: --study {_free_name(study)}"
         )
-    if space != own:
-        study.set_user_attr("space", json.dumps(space.to_dict()))
 
 
-def _complete_attrs(study: Study, set_up: Callable[[], None]) -> dict[str, Any]:
+def _complete_attrs(study: Study, set_up: Callable[[], None]) -> None:
     """Wait for another process that is setting the study up; do it in its place if it died."""
     deadline = time.monotonic() + SETUP_SECONDS
-    while "token" not in (attrs := study.user_attrs):
+    while "token" not in study.user_attrs:
         if any("baseline" not in t.user_attrs for t in study.get_trials(deepcopy=False)):
             raise UserError(f"study {study.study_name!r} was not made by this tool; name another")
         if time.monotonic() > deadline:
             set_up()
         time.sleep(0.1)
-    return attrs
 
 
 def _shown(value: object) -> str:
@@ -172,6 +182,11 @@ def study_url(name: str) -> str:
         raise UserError(
             f"{name!r} cannot name a study: letters, digits, _ . + = @ - and spaces, 200 at most"
         )
+    return default_url(name)
+
+
+def default_url(name: str) -> str:
+    """Give it for a name that is known to be one."""
     return sqlite_url(STUDIES / f"{name}.db")
 
 
@@ -212,12 +227,17 @@ def database_urls(url: str | None) -> list[str]:
     return [url] if url else [sqlite_url(path) for path in sorted(STUDIES.glob("*.db"))]
 
 
-def find_sister(study: Study, kind: str) -> Study | None:
-    """Load a study's sister; `None` if it has none of this kind."""
-    storage, name = study._storage, f"{study.study_name}-{kind}"  # noqa: SLF001 - no getter
+def load_study(storage: BaseStorage, name: str) -> Study | None:
+    """Load the study of this name, or `None` where there is none."""
     if name not in optuna.get_all_study_names(storage):
         return None
-    return optuna.load_study(study_name=name, storage=storage)
+    # A random sampler, for others write into the trials that they meet.
+    return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
+
+
+def find_sister(study: Study, kind: str) -> Study | None:
+    """Load a study's sister; `None` if it has none of this kind."""
+    return load_study(study._storage, f"{study.study_name}-{kind}")  # noqa: SLF001 - no getter
 
 
 def stored_space(study: Study) -> SearchSpace:

@@ -126,7 +126,8 @@ def test_search_prints_a_line_a_trial_the_table_and_the_commands_to_go_on_with(
     out = capsys.readouterr().out
     assert "study synthetic-tiny-3k-tiny: 0 of 2 networks scored" in out
     assert "[2/2] trial 1:" in out
-    assert "optuna-dashboard sqlite:///studies/synthetic-tiny-3k-tiny.db" in out
+    assert "look:    python -m nas dashboard synthetic-tiny-3k-tiny\n" in out
+    assert "report:  python -m nas report synthetic-tiny-3k-tiny\n" in out
     assert "--study synthetic-tiny-3k-tiny" in out.splitlines()[-1]
     assert out.splitlines()[-1].startswith("retrain: python retrain.py --trial ")
 

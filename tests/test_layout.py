@@ -57,6 +57,7 @@ HOMES = {
         "standings",
         "deletion",
         "ledger",
+        "preview",
     },
     "optuna_dashboard": {"sisters", "dashboard", "notes"},
     "safetensors": {"checkpoint", "export", "formats"},

@@ -26,8 +26,7 @@ from nas.history import history
 from nas.ledger import Verdict, export_sheet, import_sheet, ledger
 from nas.notes import set_note
 from nas.sheet import neutralized, restored
-from nas.sisters import find_sister
-from nas.study import find_storage
+from nas.study import find_sister, find_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

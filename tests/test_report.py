@@ -18,6 +18,7 @@ from nas import analysis
 from nas.architecture import Architecture
 from nas.cli import main
 from nas.errors import UserError
+from nas.notes import set_note
 from nas.report import figures, render, stage_figures, write_report
 from nas.report.drawing import draw
 from nas.storage import open_storage
@@ -166,8 +167,18 @@ def test_what_people_wrote_is_text_in_the_page() -> None:
     assert page.count("&lt;script&gt;alert(1)") >= 4  # title, heading, tile, row
 
 
+def test_notes_stand_beside_their_networks() -> None:
+    study = fake_study(number=12, num_failed=0)
+    assert '<button type="button">note</button>' not in render(study)
+    set_note(study, 3, f"too wide {EVIL}")
+    page = render(study)
+    assert '<button type="button">note</button>' in page
+    assert page.count('<td class="note">too wide &lt;script&gt;') == 1
+    assert EVIL not in page
+
+
 def test_a_study_of_one_or_no_network_has_a_page() -> None:
-    assert "1 networks scored" in render(fake_study(number=1, num_failed=0))
+    assert "1 network scored of 1 trial" in render(fake_study(number=1, num_failed=0))
     empty = optuna.create_study(study_name="empty", direction="maximize")
     assert "No network is scored yet" in render(empty)
 

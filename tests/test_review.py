@@ -204,7 +204,8 @@ def test_one_block_more_and_twice_the_width_are_one_step_each() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["plain", "<script>alert(1)</script>", "a --> b <!-- end of Note -->", "=1+1\n## x"]
+    "words",
+    ["plain", "<script>alert(1)</script>", "a\n[//]: # (end of Note)\nb &#91; &lt;", "=1+1\n## x"],
 )
 def test_a_note_is_read_as_it_was_written(scored: Callable[..., Study], words: str) -> None:
     study = scored(ARCH)

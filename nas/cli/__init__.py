@@ -11,6 +11,7 @@ import typer
 
 from nas.cli.copy import backup, copy
 from nas.cli.count import count
+from nas.cli.dashboard import dashboard
 from nas.cli.delete import delete
 from nas.cli.doctor import doctor
 from nas.cli.leaderboard import leaderboard
@@ -33,7 +34,7 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
 COMMANDS = (
     count, search, retrain, predict,
-    leaderboard, report, list_, show, tried, note, export, import_,
+    leaderboard, report, dashboard, list_, show, tried, note, export, import_,
     copy, backup, doctor, delete,
 )  # fmt: skip
 

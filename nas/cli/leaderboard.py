@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.errors import UserError
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -20,7 +18,9 @@ def leaderboard(
     by: Annotated[
         str, typer.Option(help="Best by denoised (estimated without luck) or raw score")
     ] = "denoised",
-    csv: Annotated[Path | None, typer.Option(help="Write all rows to this file")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write all rows to this file: .csv, .xlsx, .parquet")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
     """List a study's scored networks, the best first.
@@ -29,14 +29,12 @@ def leaderboard(
     nas leaderboard cifar10-resnet-100k-quick --csv leaderboard.csv
     """
     from nas.results import leaderboard as frame_of
+    from nas.sheet import write_sheet
     from nas.study import find_study
 
     frame = frame_of(find_study(study, storage), by=by)
     if csv is not None:
-        try:
-            frame.to_csv(csv)
-        except OSError as error:
-            raise UserError(f"cannot write {csv}: {error.strerror}") from None
+        write_sheet(csv, frame.reset_index())
         print(f"{len(frame)} rows in {csv}")
     elif as_json:
         print(frame.head(top).reset_index().to_json(orient="records"))

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.choices import AnyStudyFirst, Storage
+
 
 def report(
-    study: Annotated[str | None, typer.Argument(help="Its name, if there are several")] = None,
+    study: AnyStudyFirst = None,
     out: Annotated[
         Path | None, typer.Option(help="The file; else studies/STUDY/report.html")
     ] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL; else those under studies/")
-    ] = None,
+    storage: Storage = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser")] = False,
 ) -> None:
     """Write a study's report: one HTML file that needs no network.
@@ -24,6 +24,7 @@ def report(
     nas report
     nas report cifar10-resnet-5M-standard --out report.html --open
     """
+    from nas.cli.words import study_options
     from nas.report import write_report
     from nas.storage import silence_optuna
     from nas.study import find_study, study_url
@@ -33,17 +34,7 @@ def report(
     if out is None:
         study_url(found.study_name)  # refuses a name that would leave `studies/`
         out = Path("studies") / found.study_name / "report.html"
-    write_report(found, out, options=retrain_options(found.study_name, storage))
+    write_report(found, out, options=study_options(found.study_name, storage))
     print(out)
     if open_it:
         typer.launch(str(out))
-
-
-def retrain_options(study: str, storage: str | None) -> str:
-    """Say what `retrain.py` must be told to find a study; a password is not repeated."""
-    import shlex
-
-    from nas.storage import shown_url
-
-    options = f" --study {shlex.quote(study)}"
-    return options if storage is None else f"{options} --storage {shlex.quote(shown_url(storage))}"

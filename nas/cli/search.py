@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli.parse import parse_count, parse_duration
+from nas.cli.preview import show_preview
+from nas.search import check_target, plan
 from nas.search import search as run_search
 
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ def search(
         int | None, typer.Option(help="Stop when so many trials in a row brought nothing better")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the proposals")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would do and take, and end")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only")] = False,
 ) -> None:
     """Search networks within a parameter budget; the same command continues the study.
@@ -69,33 +74,35 @@ def search(
     from nas.storage import silence_optuna
 
     silence_optuna()
+    asked: dict[str, Any] = {
+        "fill": fill,
+        "max_macs": _given(parse_count, max_macs),
+        "max_bytes": _given(parse_count, max_bytes),
+        "space": space,
+        "dataset": dataset,
+        "image_size": image_size,
+        "data": data,
+        "proxy": proxy,
+        "epochs": epochs,
+        "resolution": resolution,
+        "width_factor": width_factor,
+        "batch_size": batch_size,
+        "sampler": sampler,
+        "study": study,
+        "storage": storage,
+        "device": device,
+        "workers": workers,
+        "trial_timeout": _given(parse_duration, trial_timeout),
+        "patience": patience,
+        "seed": seed,
+    }
+    max_params, seconds = parse_count(budget), _given(parse_duration, timeout)
+    check_target(trials)
+    if dry_run:
+        show_preview(plan(max_params, **asked), trials)
+        return
     with search_display(quiet=quiet) as display:
-        run_search(
-            parse_count(budget),
-            trials,
-            fill=fill,
-            max_macs=_given(parse_count, max_macs),
-            max_bytes=_given(parse_count, max_bytes),
-            space=space,
-            dataset=dataset,
-            image_size=image_size,
-            data=data,
-            proxy=proxy,
-            epochs=epochs,
-            resolution=resolution,
-            width_factor=width_factor,
-            batch_size=batch_size,
-            sampler=sampler,
-            study=study,
-            storage=storage,
-            device=device,
-            workers=workers,
-            timeout=_given(parse_duration, timeout),
-            trial_timeout=_given(parse_duration, trial_timeout),
-            patience=patience,
-            seed=seed,
-            progress=display.progress(),
-        )
+        run_search(max_params, trials, timeout=seconds, progress=display.progress(), **asked)
 
 
 def _given(parse: Callable[[str], float], text: str | None) -> float | None:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from nas.cli.display import shown_by
-from nas.cli.words import duration
+from nas.cli.words import duration, study_options
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -85,7 +85,7 @@ class Lines:
         """Print the ten best and the commands to go on with."""
         from nas.cli.leaderboard import print_table
         from nas.results import leaderboard, refused_draws
-        from nas.storage import shown_url
+        from nas.study import default_url
 
         ending = {"complete": "complete", "timeout": "stopped by --timeout"}.get(why, why)
         self.say(f"{ending}, {duration(time.monotonic() - self._started)}")
@@ -94,11 +94,12 @@ class Lines:
         if frame.empty:
             return
         print_table(frame.head(TOP))
-        print(f"\nlook:    optuna-dashboard {shown_url(self._url)}")
-        print(
-            f"retrain: python retrain.py --trial {frame['trial'].iloc[0]} "
-            f"--study {study.study_name}"
-        )
+        storage = None if self._url == default_url(study.study_name) else self._url
+        options = study_options(study.study_name, storage)
+        named = options.removeprefix(" --study")
+        print(f"\nlook:    python -m nas dashboard{named}")
+        print(f"report:  python -m nas report{named}")
+        print(f"retrain: python retrain.py --trial {frame['trial'].iloc[0]}{options}")
 
     def say(self, line: str) -> None:
         """Print a line that stays, unless asked to be quiet."""

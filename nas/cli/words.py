@@ -5,4 +5,17 @@ def duration(seconds: float) -> str:
     """Put a time in words, two units at most."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours_of_day:02}h"
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def study_options(study: str, storage: str | None) -> str:
+    """Say what a command must be told to find a study; a password is not repeated."""
+    import shlex
+
+    from nas.storage import shown_url
+
+    options = f" --study {shlex.quote(study)}"
+    return options if storage is None else f"{options} --storage {shlex.quote(shown_url(storage))}"

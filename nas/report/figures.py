@@ -19,6 +19,11 @@ LATER_COLORS = ("#4a90d9", "#e8871e", "#2a9d6f", "#b56cc9")
 PERCENT, HOVER_PERCENT = ".0%", ".2%"
 
 
+def counted(number: int, noun: str) -> str:
+    """Put a number and what it counts in words: 1 network, 2 networks."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def new_figure(*, height: int = 380, **layout: Any) -> go.Figure:  # noqa: ANN401 - plotly's own
     """Give an empty figure with the layout that all share."""
     return go.Figure(
@@ -142,7 +147,7 @@ def time_spent(spent: pd.DataFrame) -> go.Figure:
         orientation="h",
         marker={"color": GROUP_COLORS["search"]},
         text=[
-            f"{hours:.2g} h, {number:,} trials" if number != 1 else f"{hours:.2g} h, 1 trial"
+            f"{hours:.2g} h, {counted(number, 'trial')}"
             for hours, number in zip(spent["hours"], spent["num_trials"], strict=True)
         ],
         textposition="auto",

@@ -16,6 +16,7 @@ from nas import analysis, results
 from nas.architecture import Architecture
 from nas.checkpoint import write_whole
 from nas.errors import UserError
+from nas.notes import notes
 from nas.report import figures, stage_figures
 from nas.report.drawing import draw
 
@@ -53,7 +54,7 @@ def render(study: Study, *, options: str = "") -> str:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"percent": _percent, "count": _count}
+    environment.filters |= {"percent": _percent, "count": _count, "counted": figures.counted}
     page = Page(study)
     return environment.get_template("page.html").render(
         page=page,
@@ -135,6 +136,11 @@ class Page:
         later = analysis.later_in_words(self.agreement)
         frame = results.leaderboard(self.study)
         return frame.assign(later=[later.get(trial, "") for trial in frame["trial"]])
+
+    @cached_property
+    def notes(self) -> dict[int, str]:
+        """What people noted on trials, by trial number."""
+        return notes(self.study)
 
     @cached_property
     def drawings(self) -> list[tuple[int, dict[str, Any], str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from plotly.subplots import make_subplots
 
 from nas.analysis import is_best_tenth
-from nas.report.figures import GROUP_COLORS, new_figure
+from nas.report.figures import GROUP_COLORS, counted, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def parallel_coordinates(stages: pd.DataFrame) -> go.Figure:
         x, y = _as_one_line(rows)
         style = {"color": COLORS[name], "width": 1.6 if name == "best tenth" else 0.7}
         opacity = 0.85 if name == "best tenth" else 0.35
-        label = f"{name} ({len(rows)} networks)"
+        label = f"{name} ({counted(len(rows), 'network')})"
         figure.add_scatter(x=x, y=y, name=label, mode="lines", line=style, opacity=opacity)
     for index, axis in enumerate(axes):
         for height, value in ((-0.06, lows[axis]), (1.06, highs[axis])):

@@ -1,0 +1,218 @@
+"""What people see: the report and the real dashboard, driven in headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fake_study import add_retrained, fake_study
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from nas.notes import set_note
+from nas.report import write_report
+from nas.storage import open_storage
+from nas.study import study_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from selenium.webdriver.chrome.webdriver import WebDriver
+
+pytestmark = pytest.mark.browser
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+PATIENCE = 60  # seconds until what is waited for must be there
+DESKTOP, PHONE = (1280, 900), (375, 800)
+FAILED = 30  # the number of the fake study's first failed trial
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[WebDriver]:
+    """A browser of this module's own."""
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no chromium or chromedriver here")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in FLAGS:
+        options.add_argument(flag)
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(chromium: WebDriver) -> Page:
+    """The browser as it comes: wide, light, with no line in its console."""
+    page = Page(chromium)
+    page.looks(*DESKTOP, scheme="light")
+    chromium.get_log("browser")
+    return page
+
+
+class Page:
+    """What a person does with a page, and what they see of it."""
+
+    def __init__(self, browser: WebDriver) -> None:
+        self.browser = browser
+
+    def open(self, address: str) -> None:
+        self.browser.get(address)
+
+    def open_report(self, path: Path) -> None:
+        self.open(path.resolve().as_uri())
+        self.until("return document.body.dataset.drawn === 'yes'")
+
+    def looks(self, width: int, height: int, *, scheme: str) -> None:
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+    def ask(self, script: str) -> Any:
+        return self.browser.execute_script(script)
+
+    def until(self, script: str) -> None:
+        WebDriverWait(self.browser, PATIENCE).until(lambda _: self.ask(script), script)
+
+    def until_text(self, *words: str) -> None:
+        shown = "document.body.innerText"
+        for each in words:
+            self.until(f"return {shown}.includes({each!r})")
+
+    def errors(self) -> list[str]:
+        lines = self.browser.get_log("browser")
+        return [line["message"] for line in lines if line["level"] == "SEVERE"]
+
+    def column(self, title: str) -> list[str]:
+        """The visible cells of the leaderboard under a title, from top to bottom."""
+        return self.ask(  # type: ignore[no-any-return]
+            "const table = document.getElementById('leaderboard');"
+            "const titles = Array.from(table.tHead.rows[0].cells, (c) => c.innerText.trim());"
+            f"const k = titles.findIndex((t) => t.startsWith({title!r}));"
+            "return Array.from(table.tBodies[0].rows).filter((r) => !r.hidden)"
+            ".map((r) => r.cells[k].textContent)"
+        )
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    """The report of a study with failures, full trainings and a note."""
+    study = fake_study(number=30)
+    add_retrained(study, [0, 3, 5, 8, 12])
+    set_note(study, 3, "worth another look")
+    write_report(study, tmp_path / "report.html", options=" --study fake")
+    return tmp_path / "report.html"
+
+
+def test_the_report_draws_every_figure_without_an_error_or_a_request(
+    page: Page, report: Path
+) -> None:
+    page.open_report(report)
+    places = page.browser.find_elements(By.CSS_SELECTOR, ".figure")
+    assert len(places) == 7
+    for place in places:
+        assert place.find_elements(By.CSS_SELECTOR, "svg.main-svg"), place.get_attribute("id")
+    assert page.errors() == []
+    assert page.ask("return performance.getEntriesByType('resource').map((e) => e.name)") == []
+
+
+def test_the_leaderboard_sorts_by_a_click_and_filters_by_words(page: Page, report: Path) -> None:
+    page.open_report(report)
+    assert page.column("rank") == [str(rank) for rank in range(1, 31)]
+    button = page.browser.find_element(By.XPATH, "//table//button[text()='parameters']")
+    for is_largest_first in (True, False):
+        button.click()
+        sizes = [int(cell.replace(",", "")) for cell in page.column("parameters")]
+        assert sizes == sorted(sizes, reverse=is_largest_first)
+    page.browser.find_element(By.ID, "filter").send_keys("another look")
+    assert page.column("trial") == ["3"]
+    assert page.browser.find_element(By.ID, "shown").text == "1 of 30"
+
+
+@pytest.mark.parametrize("width", [DESKTOP[0], PHONE[0]])
+def test_the_report_fits_its_window(page: Page, report: Path, width: int) -> None:
+    page.looks(width, 800, scheme="light")
+    page.open_report(report)
+    assert page.ask("return document.documentElement.scrollWidth") <= width
+    assert page.ask("return getComputedStyle(document.body).fontSize") == "15px"
+
+
+def test_the_report_is_light_or_dark_as_the_system_is(page: Page, report: Path) -> None:
+    luminance = (
+        "const rgb = (c) => c.match(/[0-9.]+/g).map(Number);"
+        "const sum = (c) => rgb(c).slice(0, 3).reduce((a, b) => a + b);"
+        "const label = document.querySelector('#figure-history .xtick text');"
+        "return [sum(getComputedStyle(document.body).backgroundColor),"
+        " sum(getComputedStyle(label).fill)]"
+    )
+    page.open_report(report)
+    ground, text = page.ask(luminance)
+    assert ground > 600
+    assert text < 300
+    page.looks(*DESKTOP, scheme="dark")
+    page.open_report(report)
+    ground, text = page.ask(luminance)
+    assert ground < 150
+    assert text > 450
+
+
+@pytest.fixture
+def dashboard(folder: Path) -> Iterator[str]:
+    """The address that `nas dashboard` prints for a study with a sister."""
+    study = fake_study(open_storage(study_url("mine")), name="mine", number=30)
+    add_retrained(study, [0, 3])
+    command = [sys.executable, "-m", "nas", "dashboard"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[1]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_the_dashboard_shows_what_a_trial_was(page: Page, dashboard: str) -> None:
+    page.open(f"{dashboard}/trials?numbers=5")
+    page.until_text("Trial 5", "budget_share", "num_macs", "elapsed_seconds 9.0", "num_params")
+    words = page.ask("return document.body.innerText.match(/architecture (.*)/)[1]")
+    assert words.count("x") == 4  # a stage each, as in 5x16 k7
+    page.open(f"{dashboard}/trials?numbers={FAILED}")
+    page.until_text("fail_reason diverged", "fail_detail loss <nan>")
+
+
+def test_the_dashboard_draws_the_learning_curves_of_full_trainings(
+    page: Page, dashboard: str
+) -> None:
+    sister = dashboard.removesuffix("1") + "2"
+    page.open(f"{sister}/trials?numbers=0")
+    page.until_text("mine-retrain", "source_trial 0", "recipe strong")
+    page.open(sister)
+    page.until_text("Intermediate values")
+    page.until("return document.querySelectorAll('.scatterlayer .trace').length > 4")
+
+
+def test_the_study_note_leads_to_the_report_as_it_stands(page: Page, dashboard: str) -> None:
+    page.open(f"{dashboard}/note")
+    page.until_text("Report of mine")
+    assert "[//]" not in page.ask("return document.body.innerText")
+    page.browser.find_element(By.LINK_TEXT, "Report of mine").click()
+    page.until("return document.body.dataset.drawn === 'yes'")
+    assert page.column("train it in full")[0].endswith("--study mine")
+    assert page.errors() == []

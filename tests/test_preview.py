@@ -1,0 +1,123 @@
+"""A dry run: what a search would do and take, told before it begins."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from nas import cli, preview
+from nas.complexity import count_macs
+from nas.search import plan, search
+
+if TYPE_CHECKING:
+    from nas.job import Job
+
+SCRIPT = Path(__file__).parent.parent / "search.py"
+pytestmark = pytest.mark.usefixtures("folder")
+FLAGS = ("--dataset", "synthetic", "--proxy", "quick", "--device", "cpu")
+
+
+def small(**settings: object) -> Job:
+    return plan(60_000, **{"dataset": "synthetic", "proxy": "quick", "device": "cpu", **settings})
+
+
+def begin_study() -> None:
+    search(60_000, 1, dataset="synthetic", proxy="quick", device="cpu", workers=0, study="begun")
+
+
+def dry_run(*flags: str, trials: int = 12, budget: str = "60k") -> None:
+    arguments = ["search", "--dry-run", "--trials", str(trials), "--budget", budget, *flags]
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert not left.value.code
+
+
+def test_a_dry_run_writes_nothing_and_says_what_would_be(folder: Path) -> None:
+    command = [sys.executable, SCRIPT, "--dry-run", "--budget", "60k", "--trials", "12", *FLAGS]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not list(folder.rglob("*.db"))
+    lines = done.stdout.splitlines()
+    assert lines[0] == "study synthetic-resnet-60k-quick: new; a dry run writes nothing into it"
+    for word in ("space", "smallest", "largest", "limit", "inside", "one trial", "search"):
+        assert sum(line.startswith(word) for line in lines) == 1, word
+    assert sum("%" in line for line in lines) == 5
+    assert max(map(len, lines)) <= 80
+
+
+def test_proposals_differ_and_keep_every_limit() -> None:
+    job = small(sampler="random")
+    proposed = preview.proposals(job, 5)
+    assert len(set(proposed)) == 5
+    assert all(job.budget.admits(arch) for arch in proposed)
+
+
+def test_the_share_inside_is_counted_over_the_whole_space() -> None:
+    assert preview.num_inside(small(fill=0.0, max_macs=None)) > preview.num_inside(small()) > 0
+
+
+def test_measuring_leaves_the_threads_as_they_were() -> None:
+    job, before = small(workers=2), torch.get_num_threads()
+    pace = preview.measure(job, preview.proposals(job, 1)[0])
+    assert torch.get_num_threads() == before
+    assert pace.train_seconds > pace.val_seconds > 0
+    assert preview.trial_seconds(job, pace) > 0
+
+
+def test_seconds_follow_the_multiply_adds_and_the_epochs() -> None:
+    job = small()
+    arch = preview.proposals(job, 1)[0]
+    pace = preview.Pace(arch, 0.01, 0.0, 32)
+    images = len(job.data().train) * job.proxy.epochs
+    assert preview.trial_seconds(job, pace) == pytest.approx(0.01 * images)
+    halved = job.proxy.model_copy(update={"width_factor": 0.5})
+    share = count_macs(arch.scaled(0.5), 16) / count_macs(arch, 16)
+    assert preview.trial_seconds(job, pace, halved) == pytest.approx(0.01 * images * share)
+
+
+def test_only_what_saves_time_is_named() -> None:
+    quick = small()
+    pace = preview.Pace(preview.proposals(quick, 1)[0], 0.01, 0.001, 32)
+    assert list(preview.cheaper(quick, pace)) == [
+        "--epochs 1",
+        "--width-factor 0.5",
+        "--epochs 1 --width-factor 0.5",
+    ]
+    assert "--proxy quick" in preview.cheaper(small(proxy="standard"), pace)
+
+
+def test_trials_at_once_are_no_more_than_cores() -> None:
+    assert preview.num_at_once(small(workers=0)) == preview.num_at_once(small()) == 1
+    assert preview.num_at_once(small(workers=1_000)) < 1_000
+
+
+def test_days_come_with_what_would_make_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    dry_run(*FLAGS, "--epochs", "1000", trials=2000)
+    told = capsys.readouterr().out
+    assert "That is days" in told
+    assert "--epochs 500 --width-factor 0.5" in told
+    assert re.search(r"--proxy quick +\S+  fits a day", told)
+
+
+def test_a_begun_study_is_continued_in_words_only(capsys: pytest.CaptureFixture[str]) -> None:
+    begin_study()
+    dry_run(*FLAGS, "--study", "begun", trials=3)
+    told = capsys.readouterr().out
+    assert "study begun: 1 of 3 networks scored" in told
+    assert "search     2 trials" in told
+
+
+def test_a_study_that_could_not_be_continued_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begin_study()
+    with pytest.raises(SystemExit) as left:
+        cli.main(["search", "--dry-run", "--budget", "50k", *FLAGS, "--study", "begun"])
+    assert left.value.code == 2
+    assert "limits.num_params" in capsys.readouterr().err
