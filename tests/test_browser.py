@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from browser import PATIENCE, Page, open_chromium
 from fake_study import add_retrained, fake_study
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from nas.notes import set_note
 from nas.report import write_report
@@ -28,17 +25,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-PATIENCE = 60  # seconds until what is waited for must be there
 DESKTOP, PHONE = (1280, 900), (375, 800)
 FAILED = 30  # the number of the fake study's first failed trial
 
@@ -46,15 +32,9 @@ FAILED = 30  # the number of the fake study's first failed trial
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[WebDriver]:
     """A browser of this module's own."""
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if binary is None or driver is None:
+    browser = open_chromium()
+    if browser is None:
         pytest.skip("no chromium or chromedriver here")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in FLAGS:
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options=options, service=Service(driver))
     yield browser
     browser.quit()
 
@@ -66,51 +46,6 @@ def page(chromium: WebDriver) -> Page:
     page.looks(*DESKTOP, scheme="light")
     chromium.get_log("browser")
     return page
-
-
-class Page:
-    """What a person does with a page, and what they see of it."""
-
-    def __init__(self, browser: WebDriver) -> None:
-        self.browser = browser
-
-    def open(self, address: str) -> None:
-        self.browser.get(address)
-
-    def open_report(self, path: Path) -> None:
-        self.open(path.resolve().as_uri())
-        self.until("return document.body.dataset.drawn === 'yes'")
-
-    def looks(self, width: int, height: int, *, scheme: str) -> None:
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-
-    def ask(self, script: str) -> Any:
-        return self.browser.execute_script(script)
-
-    def until(self, script: str) -> None:
-        WebDriverWait(self.browser, PATIENCE).until(lambda _: self.ask(script), script)
-
-    def until_text(self, *words: str) -> None:
-        shown = "document.body.innerText"
-        for each in words:
-            self.until(f"return {shown}.includes({each!r})")
-
-    def errors(self) -> list[str]:
-        lines = self.browser.get_log("browser")
-        return [line["message"] for line in lines if line["level"] == "SEVERE"]
-
-    def column(self, title: str) -> list[str]:
-        """The visible cells of the leaderboard under a title, from top to bottom."""
-        return self.ask(  # type: ignore[no-any-return]
-            "const table = document.getElementById('leaderboard');"
-            "const titles = Array.from(table.tHead.rows[0].cells, (c) => c.innerText.trim());"
-            f"const k = titles.findIndex((t) => t.startsWith({title!r}));"
-            "return Array.from(table.tBodies[0].rows).filter((r) => !r.hidden)"
-            ".map((r) => r.cells[k].textContent)"
-        )
 
 
 @pytest.fixture
