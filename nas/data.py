@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from nas import synthetic
 from nas.errors import UserError
-from nas.image_folder import ImageFolder
+from nas.image_folder import ImageFolder, UnreadableError, read_square
 from nas.synthetic import Part
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def resize(images: Tensor, resolution: int) -> Tensor:
 
 
 def read_image(path: Path, resolution: int, num_channels: int) -> Tensor:
-    """Read an image file as (1, num_channels, resolution, resolution) uint8: centre crop, resize.
+    """Read an image file as (1, num_channels, resolution, resolution) uint8, as a folder's are.
 
     Args:
         path: Of any format that Pillow reads.
@@ -222,17 +222,11 @@ def read_image(path: Path, resolution: int, num_channels: int) -> Tensor:
     Raises:
         UserError: Absent, or not an image.
     """
-    from PIL import Image, UnidentifiedImageError
-    from torchvision.transforms.v2.functional import center_crop, pil_to_tensor
-
     try:
-        with Image.open(path) as file:
-            image = file.convert("L" if num_channels == 1 else "RGB")
-    except UnidentifiedImageError:
-        raise UserError(f"{path} is not an image that Pillow can read") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {_reason(error)}") from None
-    return resize(center_crop(pil_to_tensor(image), [min(image.size)])[None], resolution)
+        pixels = read_square(path, resolution, "L" if num_channels == 1 else "RGB")
+    except UnreadableError as error:
+        raise UserError(f"cannot read {path} as an image: {error}") from None
+    return torch.from_numpy(pixels).reshape(1, resolution, resolution, -1).permute(0, 3, 1, 2)
 
 
 def _fingerprint(*splits: Split) -> str:

@@ -102,16 +102,37 @@ class ImageFolder:
         return stacked.permute(0, 3, 1, 2).contiguous(), labels
 
     def _read(self, path: Path) -> np.ndarray | str:
-        """Read an image, its centre (size, size, 3) uint8, or give its path if it is none."""
-        from PIL import Image, ImageOps
-
-        size = (self.size, self.size)
+        """Read an image, (size, size, 3), or give its path if it is none."""
         try:
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-            return np.array(ImageOps.fit(upright, size, Image.Resampling.BILINEAR))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return f"{path} ({type(error).__name__})"
+            return read_square(path, self.size, "RGB")
+        except UnreadableError as error:
+            return f"{path} ({error})"
+
+
+class UnreadableError(Exception):
+    """Raised for a file that is no image; says in a word why."""
+
+
+def read_square(path: Path, size: int, mode: str) -> np.ndarray:
+    """Read the centre of an image file, the right way up, as (size, size, ...) uint8.
+
+    Args:
+        path: Of any format that Pillow reads.
+        size: Pixels a side; the short side is resized to it.
+        mode: Pillow's: "RGB", or "L" for grey, which has no last dimension.
+
+    Raises:
+        UnreadableError: Absent, or not an image.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert(mode)
+        return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise UnreadableError(why) from None
 
 
 def _folders(folder: Path) -> tuple[str, ...]:

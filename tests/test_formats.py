@@ -150,9 +150,20 @@ def test_predict_looks_at_the_centre_square(tmp_path: Path) -> None:
     assert torch.equal(read_image(tmp_path / "wide.png", SIDE, 3), pixels)
 
 
+def test_predict_turns_a_photograph_upright(tmp_path: Path) -> None:
+    from nas.data import read_image
+
+    pixels = images(1)
+    turned = Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).rotate(90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: the camera was turned to the right
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert torch.equal(read_image(tmp_path / "turned.png", SIDE, 3), pixels)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "cannot read bad.png: No such file"), (b"no image", "bad.png is not an image")],
+    [(None, "as an image: No such file"), (b"no image", "as an image: UnidentifiedImageError")],
 )
 def test_what_is_no_image_is_one_line(
     model: Path, folder: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, says: str
