@@ -89,10 +89,10 @@ def _print_time(job: Job, pace: Pace, num_trials: int) -> None:
     from nas import preview
 
     seconds, at_once = preview.trial_seconds(job, pace), preview.num_at_once(job)
-    total = seconds * num_trials / at_once
+    total, threads = seconds * num_trials / at_once, job.threads_each()
     print(
         f"\none trial  about {duration(seconds)} (the middle one; steps of "
-        f"{pace.batch_size} images on {job.devices[0]}, {job.threads_each()} threads)"
+        f"{pace.batch_size} images on {job.devices[0]}, {threads} thread{'s'[: threads > 1]})"
     )
     print(f"search     {num_trials} trials, {at_once} at once: about {duration(total)}")
     if total > DAY:
