@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from nas.complexity import count_macs, count_params, size_bytes
@@ -16,28 +17,36 @@ if TYPE_CHECKING:
     from nas.architecture import Architecture
     from nas.space import SearchSpace
 
-COSTS: dict[str, Callable[[Architecture], int]] = {
-    "num_params": count_params,
-    "num_macs": count_macs,
-    "size_bytes": size_bytes,
-}
+
+def costs(image_size: int | None = None) -> dict[str, Callable[[Architecture], int]]:
+    """Give what can be limited by its name, counted for images of so many pixels a side.
+
+    Without a size: as `nas.complexity.count` says.
+    """
+    return {
+        "num_params": count_params,
+        "num_macs": partial(count_macs, resolution=image_size),
+        "size_bytes": size_bytes,
+    }
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits of a study, by the names of `COSTS`.
+    """The limits of a study, by the names of `costs`.
 
     Attributes:
         max_params: Trainable parameters.
         fill: The least share of `max_params` a network uses.
         max_macs: Multiply-adds of one image, or `None`.
         max_bytes: Bytes as float32, or `None`.
+        image_size: As in `costs`.
     """
 
     max_params: int
     fill: float = 0.9
     max_macs: int | None = None
     max_bytes: int | None = None
+    image_size: int | None = None
 
     @classmethod
     def of(
@@ -52,6 +61,11 @@ class Budget:
             raise UserError(f"--fill is a share of the budget from 0 to 1, not {fill:g}")
         whole = [None if value is None else int(value) for value in (max_macs, max_bytes)]
         return cls(int(max_params), fill, *whole)
+
+    @cached_property
+    def costs(self) -> dict[str, Callable[[Architecture], int]]:
+        """What can be limited, counted for this budget's images."""
+        return costs(self.image_size)
 
     @property
     def bounds(self) -> dict[str, tuple[int | None, int]]:
@@ -68,7 +82,7 @@ class Budget:
         """Express the limits on a space's parameters."""
 
         def cost(name: str) -> Callable[[Mapping[str, Any]], int]:
-            return lambda params: COSTS[name](space.decode(params))
+            return lambda params: self.costs[name](space.decode(params))
 
         return tuple(
             Limit(name, cost(name), maximum, minimum)
@@ -78,7 +92,7 @@ class Budget:
     def admits(self, arch: Architecture) -> bool:
         """Tell whether a network lies within every limit."""
         return all(
-            (minimum or 0) <= COSTS[name](arch) <= maximum
+            (minimum or 0) <= self.costs[name](arch) <= maximum
             for name, (minimum, maximum) in self.bounds.items()
         )
 

@@ -204,7 +204,7 @@ class Job:
         from nas.width_scaling import WidthScaling
 
         def log_costs(params: Mapping[str, Any]) -> tuple[float, float]:
-            cost = count(self.space.decode(params))
+            cost = count(self.space.decode(params), self.budget.image_size)
             return math.log(cost.num_params), math.log(cost.num_macs)
 
         limits = self.budget.limits(self.space)

@@ -15,7 +15,7 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from nas.budget import COSTS
+from nas.budget import costs
 from nas.complexity import count_params
 from nas.errors import UserError
 from nas.history import SEARCH, history
@@ -180,9 +180,11 @@ class _Import:
         self._study, self._enqueues = study, enqueues
         self._space = SearchSpace.from_dict(json.loads(study.user_attrs["space"]))
         self._blank = self._space.corner(min, count_params)  # for its classes and channels
+        identity = json.loads(study.user_attrs["identity"])
+        self._costs = costs(identity.get("image_size"))
         self._maxima = {
             key.removeprefix("limits."): bounds[1]
-            for key, bounds in json.loads(study.user_attrs["identity"]).items()
+            for key, bounds in identity.items()
             if key.startswith("limits.")
         }
         tries = history(study)
@@ -230,9 +232,9 @@ class _Import:
 
     def _over_budget(self, arch: Architecture) -> str:
         return ", ".join(
-            f"{name} {COSTS[name](arch):,} of at most {maximum:,}"
+            f"{name} {self._costs[name](arch):,} of at most {maximum:,}"
             for name, maximum in self._maxima.items()
-            if COSTS[name](arch) > maximum
+            if self._costs[name](arch) > maximum
         )
 
     def _record(self, row: Row, arch: Architecture) -> optuna.trial.FrozenTrial:

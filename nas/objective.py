@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from optuna import TrialPruned
 
 from nas.architecture import Architecture
-from nas.budget import COSTS
 from nas.complexity import count, size_bytes
 from nas.provenance import provenance
 from nas.proxy import run_proxy
@@ -67,7 +66,7 @@ class Objective:
         self._describe(trial, arch)
         if trial.should_prune():
             for name, (_, maximum) in self.budget.bounds.items():
-                trial.set_constraint(name, COSTS[name](arch) / maximum - 1)
+                trial.set_constraint(name, self.budget.costs[name](arch) / maximum - 1)
             raise TrialPruned
         if not self.claim(arch.arch_id, trial):
             raise TrialFailed("duplicate", "another trial has this architecture")
@@ -93,7 +92,7 @@ class Objective:
         return self.space.decode(trial.params)
 
     def _describe(self, trial: Trial, arch: Architecture) -> None:
-        cost = count(arch)
+        cost = count(arch, self.budget.image_size)
         attrs = {
             "architecture": str(arch),
             "arch_id": arch.arch_id,

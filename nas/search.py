@@ -155,6 +155,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     if resolution is None:
         config = config.model_copy(update={"resolution": training_data.at_scale(config.resolution)})
     search_space = make_space(training_data)
+    limits = _for_images(limits, training_data.image_size, search_space.stem_stride)
     _refuse_what_never_fits(search_space, limits, seed)
 
     name = study or _study_name(training_data.name, space_name, limits, proxy_name)
@@ -196,6 +197,17 @@ def _proxy_config(name_or_file: str, changed: dict[str, Any]) -> tuple[str, Prox
     return name + suffix, validate(ProxyConfig, config.model_dump() | changed, flags)
 
 
+def _for_images(budget: Budget, image_size: int, stem_stride: int) -> Budget:
+    """Count for the data set's images, where they are not of the usual size."""
+    from dataclasses import replace
+
+    from nas.complexity import RESOLUTION
+
+    return (
+        budget if image_size == RESOLUTION * stem_stride else replace(budget, image_size=image_size)
+    )
+
+
 def _space_maker(
     name_or_file: str, budget: Budget
 ) -> tuple[str, Callable[[TrainingData], SearchSpace]]:
@@ -235,12 +247,11 @@ def _refuse_what_never_fits(space: SearchSpace, budget: Budget, seed: int) -> No
     """Refuse a budget no network of the space can meet, before anything is written."""
     from random import Random
 
-    from nas.budget import COSTS
     from nas.errors import UserError
     from nas.width_scaling import WidthScaling
 
     for name, (minimum, maximum) in budget.bounds.items():
-        cost = COSTS[name]
+        cost = budget.costs[name]
         smallest, largest = space.corner(min, cost), space.corner(max, cost)
         if cost(smallest) > maximum:
             raise UserError(

@@ -62,6 +62,7 @@ def identity(
         "data_fingerprint": fingerprint,
         "split": split,
         "metric": METRIC,
+        **({} if budget.image_size is None else {"image_size": budget.image_size}),
         **{f"limits.{name}": list(bounds) for name, bounds in budget.bounds.items()},
         **{f"proxy.{name}": value for name, value in proxy.model_dump().items()},
     }

@@ -15,7 +15,7 @@ from torchvision.datasets import CIFAR100, FashionMNIST
 
 import nas
 from nas.architecture import Architecture
-from nas.complexity import count_params
+from nas.complexity import count_macs, count_params
 from nas.data import (
     CIFAR100_CLASSES,
     FASHION_MNIST_CLASSES,
@@ -303,3 +303,16 @@ def test_a_folder_of_64_pixel_images_is_searched_retrained_and_loaded(
     assert loaded.class_names == ("cat", "dog", "owl")
     assert loaded.resolution == 64
     assert find_study("pets-64-tiny-3k-tiny", None).study_name == study.study_name
+
+
+@pytest.mark.parametrize(("size", "told"), [(32, None), (48, 48), (64, None), (96, 96)])
+def test_multiply_adds_are_counted_for_the_folders_images(
+    tiny: Callable[..., Study], folder: Path, size: int, told: int | None
+) -> None:
+    write_images(folder / "pets", {"cat": 20, "dog": 20}, (16, 16))
+    most = 9_000_000
+    study = tiny(2, dataset="folder:pets", image_size=size, max_macs=most)
+    for trial in study.trials:
+        arch = Architecture.from_json(trial.user_attrs["architecture_json"])
+        assert trial.user_attrs["num_macs"] == count_macs(arch, size) <= most
+    assert json.loads(study.user_attrs["identity"]).get("image_size") == told

@@ -71,6 +71,7 @@ HOMES = {
 }
 # These name Optuna's types in annotations.
 TYPES_ONLY = {
+    "dashboard",
     "progress",
     "surrogate",
     "transaction",

@@ -23,7 +23,7 @@ def show_preview(job: Job, target: int) -> None:
     _print_space(job)
     proposed = preview.proposals(job, NUM_PROPOSALS)
     _print_proposals(job, proposed)
-    middle = sorted(proposed, key=_macs)[len(proposed) // 2]
+    middle = sorted(proposed, key=job.budget.costs["num_macs"])[len(proposed) // 2]
     _print_time(job, preview.measure(job, middle), max(0, target - scored))
 
 
@@ -42,9 +42,8 @@ def _standing(job: Job, target: int) -> int:
 
 def _print_space(job: Job) -> None:
     from nas import preview
-    from nas.budget import COSTS
 
-    cost = COSTS["num_params"]
+    cost = job.budget.costs["num_params"]
     print(f"space      {_large(job.space.cardinality)} networks")
     for word, pick in (("smallest", min), ("largest", max)):
         arch = job.space.corner(pick, cost)
@@ -72,17 +71,12 @@ def _print_proposals(job: Job, proposed: list[Architecture]) -> None:
     for title in ("params", "of budget", "MACs"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("architecture", overflow="fold")
+    macs = job.budget.costs["num_macs"]
     for arch in proposed:
         params = count_params(arch)
         share = f"{params / job.budget.max_params:.1%}"
-        table.add_row(f"{params:,}", share, f"{_macs(arch):,}", str(arch))
+        table.add_row(f"{params:,}", share, f"{macs(arch):,}", str(arch))
     Console(highlight=False, markup=False).print(table)
-
-
-def _macs(arch: Architecture) -> int:
-    from nas.complexity import count_macs
-
-    return count_macs(arch)
 
 
 def _print_time(job: Job, pace: Pace, num_trials: int) -> None:
