@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from nas.storage import shown_url
-from nas.study import SISTERS
+from nas.study import FINALISTS, SISTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,14 +34,15 @@ def _standing(storage: RDBStorage, name: str, names: Sequence[str]) -> dict[str,
         return study.get_trials(deepcopy=False)
 
     own, retrained = trials(name), _scored(trials(f"{name}-retrain"))
-    scored = _scored(own)
+    scored, final = _scored(own), _scored(trials(f"{name}-{FINALISTS}"))
     identity = _identity(storage, name) if name in names else {}
     tested = [t.value for t in retrained if t.user_attrs.get("split") != "val" and t.value]
-    ended = [t.datetime_complete for t in (*own, *retrained) if t.datetime_complete]
+    ended = [t.datetime_complete for t in (*own, *final, *retrained) if t.datetime_complete]
     return {
         "study": name,
         **{state.name.lower(): sum(t.state is state for t in own) for state in TrialState},
         "best_val_accuracy": max((t.value for t in scored if t.value is not None), default=None),
+        "finalists": len({t.user_attrs["source_trial"] for t in final}),
         "retrained": len(retrained),
         "best_accuracy": max(tested, default=None),
         "data": identity.get("data"),
