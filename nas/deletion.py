@@ -31,7 +31,7 @@ def family(storage: RDBStorage, name: str) -> dict[str, int]:
 
 
 def delete(storage: RDBStorage, name: str) -> Path | None:
-    """Delete a study, its sisters and its claims, all or nothing; models and data sets stay.
+    """Delete a study, its sisters and their claims, all or nothing; models and data sets stay.
 
     Returns:
         Its own SQLite file under `studies/`, if that is now empty and was removed.
@@ -39,19 +39,25 @@ def delete(storage: RDBStorage, name: str) -> Path | None:
     Raises:
         UserError: A search of this machine is running in it.
     """
-    token = optuna.load_study(storage=storage, study_name=name).user_attrs.get("token")
-    if token is not None:
-        _refuse_while_running(storage, name, token)
+    for member in family(storage, name):
+        _refuse_while_running(storage, member)
     with one_transaction(storage) as inside:
         for member in family(inside, name):
+            token = _token(inside, member)
             optuna.delete_study(study_name=member, storage=inside)
-        if token is not None:
-            forget(inside, token)
+            if token is not None:
+                forget(inside, token)
     return _remove_if_empty(storage, name)
 
 
-def _refuse_while_running(storage: RDBStorage, name: str, token: str) -> None:
-    for place in Register(storage.engine, token).places():
+def _token(storage: RDBStorage, name: str) -> str | None:
+    token: str | None = optuna.load_study(storage=storage, study_name=name).user_attrs.get("token")
+    return token
+
+
+def _refuse_while_running(storage: RDBStorage, name: str) -> None:
+    token = _token(storage, name)
+    for place in Register(storage.engine, token).places() if token is not None else []:
         if place.is_here and not place.is_dead():
             raise UserError(
                 f"a search is running in study {name!r} (process {place.pid}); stop it first"

@@ -13,13 +13,15 @@ from optuna.trial import TrialState
 
 from nas.register import Lookout, Register
 from nas.samplers import trial_id
-from nas.study import ATTRIBUTES_VERSION, RETRIED, find_sister, stored_space
+from nas.study import ATTRIBUTES_VERSION, FINALISTS, RETRIED, find_sister, stored_space
 from nas.workers import look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from optuna.study import Study
+
+    from nas.space import SearchSpace
 
 LEAST_FREE_BYTES = 2_000_000_000  # a study is megabytes, the checkpoints of a retraining more
 
@@ -83,10 +85,15 @@ def examine_study(study: Study, register: Register) -> list[Finding]:
         there = attrs.get("attributes_version")
         what = f"its attributes are of version {there}, this tool's are of {ATTRIBUTES_VERSION}"
         return [Finding(what, "use the version of this tool that wrote it, or start a new study")]
-    return [*_stale_trials(study, register), *_claims(study, register), *_retrains(study)]
+    space, stale = stored_space(study), []
+    if (sister := find_sister(study, FINALISTS)) is not None:
+        finalists = register.beside(sister.user_attrs["token"])
+        stale = _stale_trials("finalists", sister, finalists, space)
+    trials = _stale_trials("trials", study, register, space)
+    return [*trials, *stale, *_claims(study, register), *_retrains(study)]
 
 
-def _stale_trials(study: Study, register: Register) -> list[Finding]:
+def _stale_trials(what: str, study: Study, register: Register, space: SearchSpace) -> list[Finding]:
     lookout = Lookout()
     places = register.places()
     held = {place.trial_id for place in places if not lookout.is_lost(place)}
@@ -94,12 +101,11 @@ def _stale_trials(study: Study, register: Register) -> list[Finding]:
     stale = [trial.number for trial in running if trial_id(trial) not in held]
     if not stale:
         return []
-    what = f"running without a worker: {_listed(stale)}; they hold back others of the target"
     return [
         Finding(
-            f"trials {what}",
+            f"{what} running without a worker: {_listed(stale)}; they hold back others",
             "the next search tries them again, or: nas doctor --fix",
-            lambda: look(study, register, stored_space(study), Lookout()),
+            lambda: look(study, register, space, Lookout()),
         )
     ]
 

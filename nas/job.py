@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from optuna.storages import RDBStorage
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     from nas.architecture import Architecture
     from nas.budget import Budget
     from nas.data import TrainingData
+    from nas.finalists import Finalists
     from nas.progress import Progress
     from nas.proxy import ProxyConfig
+    from nas.register import Register
     from nas.samplers import BudgetSampler
     from nas.space import SearchSpace
     from nas.workers import Worker
@@ -43,8 +47,9 @@ class Job:
         devices: As torch writes them; worker k has the k-th, counted round.
         trial_timeout: Seconds a trial may take, or `None`.
         patience: As in `search`.
+        finalists: How many of the best are scored again in the end, or `None`.
         num_workers: Processes that score trials; 0 scores them in this one.
-        num_threads: Of torch in a worker; `None` leaves them as they are.
+        num_threads: Of torch in a worker process.
     """
 
     url: str
@@ -59,8 +64,9 @@ class Job:
     devices: tuple[str, ...]
     trial_timeout: float | None
     patience: int | None = None
+    finalists: Finalists | None = None
     num_workers: int = 0
-    num_threads: int | None = None
+    num_threads: int = 1
 
     def open(self) -> tuple[Study, RDBStorage]:
         """Create the study, or continue it."""
@@ -92,44 +98,83 @@ class Job:
         deadline: float | None,
         progress: Progress,
     ) -> str:
-        """Score trials up to the target, in worker processes unless there are 0 of them."""
-        from functools import partial
+        """Score trials up to the target, then finalists, in worker processes unless 0 of them.
 
-        from nas.parent import Parent
+        Returns:
+            Why it ended, as `Worker.run` says.
+        """
         from nas.register import Register
 
+        register = Register(storage.engine, study.user_attrs["token"])
+        why = self._spread(partial(self.work, target, deadline), study, register, progress)
+        if self.finalists is None or why == "timeout":
+            return why
+        is_in_time = self._refine(self.finalists, study, storage, deadline, progress)
+        return why if is_in_time else "timeout"
+
+    def _refine(
+        self,
+        wanted: Finalists,
+        study: Study,
+        storage: RDBStorage,
+        deadline: float | None,
+        progress: Progress,
+    ) -> bool:
+        """Score finalists that have no score yet; False if the deadline came first."""
+        from nas.finalists import open_finalists, queue_finalists, register_of, write_finalist_notes
+
+        sister = open_finalists(storage, study, self.proxy)
+        register = register_of(sister, storage)
+        left = queue_finalists(study, sister, register, self.space, wanted, self.proxy.seed)
+        if left == 0:
+            return True
+        progress.on_finalists(sister, left)
+        work = partial(self.work_on_finalists, deadline)
+        why = self._spread(work, sister, register, progress)
+        write_finalist_notes(study, sister)
+        return why != "timeout"
+
+    def _spread(
+        self,
+        work: Callable[[int, Progress], str],
+        study: Study,
+        register: Register,
+        progress: Progress,
+    ) -> str:
+        """Have the workers do it, whose trials are those of `study`; says why they ended."""
+        from nas.parent import Parent
+
         if self.num_workers == 0:
-            return self.work(target, deadline, 0, progress)
-        job = replace(self, num_threads=self.threads_each())
+            return work(0, progress)
         parent = Parent(
-            partial(job.work, target, deadline),
-            self.num_workers,
-            study,
-            Register(storage.engine, study.user_attrs["token"]),
-            self.space,
-            progress,
-            self.trial_timeout,
+            work, self.num_workers, study, register, self.space, progress, self.trial_timeout
         )
         return parent.run()
 
-    def threads_each(self) -> int:
-        """Give torch's threads of each worker: several workers on a CPU have one each."""
-        import torch
-
-        is_alone = self.num_workers < 2 or self.devices != ("cpu",)
-        return torch.get_num_threads() if is_alone else 1
-
     def work(self, target: int, deadline: float | None, index: int, progress: Progress) -> str:
         """Be worker `index`, in this process, to the end; says why it ended."""
+        with self._ready():
+            return self._worker(index, progress).run(target, deadline)
+
+    def work_on_finalists(self, deadline: float | None, index: int, progress: Progress) -> str:
+        """Be worker `index` of the finalists, likewise."""
+        from nas.finalists import FinalistWorker
+
+        with self._ready():
+            return FinalistWorker.of(self._worker(index, progress)).run(0, deadline)
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """Make a worker process ready; with 0 of them, the caller's is left as it is."""
         import torch
 
         from nas.storage import database_failures_in_one_line, silence_optuna
 
-        if self.num_threads is not None:
+        if self.num_workers:
             silence_optuna()
             torch.set_num_threads(self.num_threads)
         with database_failures_in_one_line(self.url):
-            return self._worker(index, progress).run(target, deadline)
+            yield
 
     def _worker(self, index: int, progress: Progress) -> Worker:
         """Open the study and put the worker together."""

@@ -13,6 +13,7 @@ import torch
 
 from nas.complexity import count_macs
 from nas.feasible import Region
+from nas.finalists import final_proxy
 from nas.presets import names
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
 from nas.training import evaluate
@@ -78,7 +79,7 @@ def measure(job: Job, arch: Architecture) -> Pace:
     image hardly depends on it there.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(job.threads_each())
+    torch.set_num_threads(job.num_threads)
     try:
         return _measure(job, arch)
     finally:
@@ -144,6 +145,14 @@ def trial_seconds(job: Job, pace: Pace, proxy: ProxyConfig | None = None) -> flo
 
 def _macs(arch: Architecture, proxy: ProxyConfig) -> int:
     return count_macs(arch.scaled(proxy.width_factor), proxy.resolution)
+
+
+def finalists_seconds(job: Job, pace: Pace) -> float:
+    """Give the seconds of all finalists, one after the other."""
+    if job.finalists is None:
+        return 0.0
+    number = job.finalists.num_networks * job.finalists.num_seeds
+    return number * trial_seconds(job, pace, final_proxy(job.proxy))
 
 
 def num_at_once(job: Job) -> int:

@@ -18,6 +18,8 @@ class Progress:
 
     Attributes:
         on_start: With the study, the target and the database's URL, before the first trial.
+        on_finalists: With the finalists' study and how many of its trials are to come; from then on
+            trials are those of that study.
         on_trial_start: With the number of every trial that starts, and its worker, from 0.
         on_step: With (steps done, steps in all, worker) of a running trial; of a worker process
             at most ten times a second.
@@ -27,6 +29,7 @@ class Progress:
     """
 
     on_start: Callable[[Study, int, str], None] = lambda _study, _target, _url: None
+    on_finalists: Callable[[Study, int], None] = lambda _sister, _number: None
     on_trial_start: Callable[[int, int], None] = lambda _number, _worker: None
     on_step: Callable[[int, int, int], None] = lambda _done, _total, _worker: None
     on_trial_end: Callable[[FrozenTrial], None] = lambda _trial: None

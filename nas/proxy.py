@@ -82,6 +82,9 @@ class ProxyConfig(presets.Config):
     seed: Annotated[int, Field(ge=0)] = 0
     """Of initial weights, order and augmentation."""
 
+    finalists: Annotated[str, Field(exclude=True)] = "0"
+    """What a search does by default once it is complete, as `--finalists`; not part of a score."""
+
     @classmethod
     def load(cls, name_or_file: str) -> tuple[str, ProxyConfig]:
         """Read a preset or TOML file; gives its name and content (UserError: one line)."""

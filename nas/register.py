@@ -157,6 +157,10 @@ class Register:
             if connection.scalar(select(_LOCKS).where(_LOCKS.c.study == token)) is None:
                 connection.execute(insert(_LOCKS).values(study=token))
 
+    def beside(self, token: str) -> Register:
+        """Give the register of another study of the same database."""
+        return Register(self._engine, token)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Let one process of the study in at a time; however it ends, it lets the next one in.

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from nas.analysis import denoise, scored
 from nas.errors import UserError
-from nas.study import SISTERS, find_sister
+from nas.study import FINALISTS, SISTERS, find_sister
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -22,6 +22,9 @@ COLUMNS = (
     "val_accuracy",
     "denoised",
     "denoised_std",
+    "finalist_accuracy",
+    "finalist_std",
+    "finalist_seeds",
     "num_params",
     "budget_share",
     "num_macs",
@@ -30,10 +33,16 @@ COLUMNS = (
     "elapsed_seconds",
     "arch_id",
 )
-ATTRIBUTES = (*COLUMNS[4:], "architecture_json", "baseline", "fail_reason", "fail_detail")
+FINALIST_COLUMNS = COLUMNS[4:7]
+ATTRIBUTES = (*COLUMNS[7:], "architecture_json", "baseline", "fail_reason", "fail_detail")
 TRY_COLUMNS = ("trial", "state", "val_accuracy", *ATTRIBUTES, "started", "ended")
 LATER_COLUMNS = ("kind", "trial", "arch_id", "measure", "seed", "accuracy", "elapsed_seconds")
-RANKINGS = {"denoised": "denoised", "raw": "val_accuracy"}  # how "best" is called: its column
+# How "best" is called: its columns, the next where the last says nothing.
+RANKINGS = {
+    "finalist": ["finalist_accuracy", "denoised"],
+    "denoised": ["denoised"],
+    "raw": ["val_accuracy"],
+}
 LEAST_FOR_IMPORTANCES = 20  # a tenth of it, two trials, is the least that PED-ANOVA compares
 
 
@@ -62,27 +71,43 @@ def _try(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def leaderboard(study: Study, *, by: str = "denoised") -> pd.DataFrame:
+def leaderboard(study: Study, *, by: str = "finalist") -> pd.DataFrame:
     """List the scored trials, the best first; equal scores in the order they were tried.
 
     Args:
         study: The study.
-        by: What "best" means, one of `RANKINGS`.
+        by: What "best" means, one of `RANKINGS`; "finalist" ranks finalists by their mean, then the
+            rest by "denoised".
 
     Returns:
         One row a trial with `COLUMNS`, indexed by rank from 1. `val_accuracy` in [0, 1] is that
         of one proxy run on val; `denoised` estimates it without its luck, `denoised_std` is the
-        standard deviation of that estimate.
+        standard deviation of that estimate. `finalist_accuracy` is the mean of longer runs on val,
+        of `finalist_seeds` seeds with the standard deviation `finalist_std`; missing without.
 
     Raises:
         UserError: Another ranking.
     """
     if by not in RANKINGS:
         raise UserError(f"unknown ranking {by!r}; known: {', '.join(RANKINGS)}")
-    frame = denoise(scored(tries(study)))[list(COLUMNS)]
+    frame = denoise(scored(tries(study))).join(finalists(study), on="trial")[list(COLUMNS)]
     frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
     return frame
+
+
+def finalists(study: Study) -> pd.DataFrame:
+    """Sum up the scores of finalists.
+
+    Returns:
+        One row a network with `FINALIST_COLUMNS`, indexed by the trial of the study.
+    """
+    sister = find_sister(study, FINALISTS)
+    trials = sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if sister else []
+    rows = [(t.user_attrs["source_trial"], t.value) for t in trials]
+    scores = pd.DataFrame(rows, columns=["trial", "score"], dtype=float).astype({"trial": int})
+    found = scores.groupby("trial")["score"].agg(["mean", "std", "size"])
+    return found.set_axis(list(FINALIST_COLUMNS), axis=1)
 
 
 def best_trials(study: Study, count: int, *, by: str) -> list[int]:

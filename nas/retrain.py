@@ -21,7 +21,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     trial: int | None = None,
     *,
     top: int | None = None,
-    by: str = "denoised",
+    by: str = "finalist",
     model: str | None = None,
     architecture: str | Path | None = None,
     study: str | None = None,
@@ -49,7 +49,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     Args:
         trial: Number of a scored trial.
         top: How many of the best scored trials.
-        by: Best by "denoised" (the estimate without luck) or "raw" score.
+        by: Best by "finalist" (finalists first), "denoised" (the estimate without luck) or "raw".
         model: A hand-made network, by name.
         architecture: An architecture's JSON file.
         study: Name of the study; the only one there is need not be named.

@@ -87,6 +87,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     resolution: int | None = None,
     width_factor: float | None = None,
     batch_size: int | None = None,
+    finalists: str | None = None,
     sampler: str = "default",
     study: str | None = None,
     storage: str | None = None,
@@ -115,6 +116,8 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         resolution: Pixels a side.
         width_factor: Of every width while scoring.
         batch_size: Images a step.
+        finalists: Score the best again in the end, in the sister study `<study>-finalists`: "5x3"
+            is five with three seeds each; "0" none; by default the proxy's.
         sampler: "default", "tpe", "random", "gp", "cmaes" or "nsga2".
         study: Name; by default data set, space, budget and proxy.
         storage: Database URL; by default an SQLite file `studies/<study>.db`.
@@ -131,6 +134,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     from nas.budget import Budget
     from nas.data import full_name
     from nas.errors import UserError
+    from nas.finalists import Finalists
     from nas.job import Job
     from nas.samplers import check_sampler
     from nas.study import study_url
@@ -150,6 +154,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         "batch_size": batch_size,
     }
     proxy_name, config = _proxy_config(proxy, changed)
+    chosen = Finalists.parse(config.finalists if finalists is None else finalists)
     space_name, make_space = _space_maker(space, limits)
     training_data = _training_data(full_name(dataset, image_size), data)
     if resolution is None:
@@ -159,6 +164,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     _refuse_what_never_fits(search_space, limits, seed)
 
     name = study or _study_name(training_data.name, space_name, limits, proxy_name)
+    num_workers = len(devices) if workers is None else workers
     return Job(
         url=storage or study_url(name),
         study=name,
@@ -172,7 +178,9 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         devices=devices,
         trial_timeout=trial_timeout,
         patience=patience,
-        num_workers=len(devices) if workers is None else workers,
+        finalists=chosen,
+        num_workers=num_workers,
+        num_threads=_num_threads(num_workers, devices),
     )
 
 
@@ -185,6 +193,13 @@ def _devices(device: str) -> tuple[str, ...]:
     return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
 
 
+def _num_threads(num_workers: int, devices: tuple[str, ...]) -> int:
+    """Give the threads of a worker: on a CPU, several have one each."""
+    import torch
+
+    return 1 if num_workers > 1 and devices == ("cpu",) else torch.get_num_threads()
+
+
 def _proxy_config(name_or_file: str, changed: dict[str, Any]) -> tuple[str, ProxyConfig]:
     """Read a proxy and apply the flags; they show in its name: quick-epochs3."""
     from nas.presets import validate
@@ -194,7 +209,8 @@ def _proxy_config(name_or_file: str, changed: dict[str, Any]) -> tuple[str, Prox
     changed = {key: value for key, value in changed.items() if value is not None}
     suffix = "".join(f"-{key.replace('_', '')}{value:g}" for key, value in changed.items())
     flags = ", ".join(f"--{key.replace('_', '-')}" for key in changed)
-    return name + suffix, validate(ProxyConfig, config.model_dump() | changed, flags)
+    same = config.model_dump() | {"finalists": config.finalists}
+    return name + suffix, validate(ProxyConfig, same | changed, flags)
 
 
 def _for_images(budget: Budget, image_size: int, stem_stride: int) -> Budget:

@@ -140,3 +140,15 @@ def retrained_table(sister: Study, number: int) -> str:
     ]
     title = f"| recipe | seed | split | accuracy | flip-averaged | trial of {sister.study_name} |"
     return "\n".join([title, "| --- " * 6 + "|", *rows])
+
+
+def finalists_table(sister: Study, number: int) -> str:
+    """Describe how a source trial's network scored again, as a Markdown table."""
+    rows = [
+        f"| {t.user_attrs['seed']} | {len(t.user_attrs['train_losses'])} | {t.value:.2%} "
+        f"| {t.number} |"
+        for t in sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if t.user_attrs.get("source_trial") == number and t.value is not None
+    ]
+    title = f"| seed | epochs | val accuracy | trial of {sister.study_name} |"
+    return "\n".join([title, "| --- " * 4 + "|", *rows])

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from nas.storage import shown_url
-from nas.study import IMPORTED, SISTERS
+from nas.study import FINALISTS, IMPORTED, SISTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,14 +35,15 @@ def _standing(storage: RDBStorage, name: str, names: Sequence[str]) -> dict[str,
 
     own, recorded = trials(name), _scored(trials(f"{name}-retrain"))
     retrained = [trial for trial in recorded if trial.user_attrs.get("recipe") != IMPORTED]
-    scored = _scored(own)
+    scored, final = _scored(own), _scored(trials(f"{name}-{FINALISTS}"))
     identity = _identity(storage, name) if name in names else {}
     tested = [t.value for t in retrained if t.user_attrs.get("split") != "val" and t.value]
-    ended = [t.datetime_complete for t in (*own, *recorded) if t.datetime_complete]
+    ended = [t.datetime_complete for t in (*own, *final, *recorded) if t.datetime_complete]
     return {
         "study": name,
         **{state.name.lower(): sum(t.state is state for t in own) for state in TrialState},
         "best_val_accuracy": max((t.value for t in scored if t.value is not None), default=None),
+        "finalists": len({t.user_attrs["source_trial"] for t in final}),
         "retrained": len(retrained),
         "imported": len(recorded) - len(retrained),
         "best_accuracy": max(tested, default=None),

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 ATTRIBUTES_VERSION = 1
 METRIC = "val_accuracy"
+FINALISTS = "finalists"
 IMPORTED = "imported"  # the recipe of what was trained elsewhere
-SISTERS = ("finalists", "retrain")
+SISTERS = (FINALISTS, "retrain")
 SETUP_SECONDS = 10  # how long a process waits for another one that is creating the study
 RETRIED = ("interrupted", "lost")  # a FAIL for these reasons is tried again, at most
 MAX_RETRIES = 3  # this many times; a FAIL for any other reason never is
@@ -299,7 +300,7 @@ def requeue(study: Study, space: SearchSpace) -> None:
 
 def _queue_again(study: Study, trial: FrozenTrial, history: list[int]) -> None:
     """Follow the convention of Optuna's `RetryHeartbeatStaleTrialCallback`."""
-    kept = ("architecture_json", "proposed_by", "baseline", "draws")
+    kept = ("architecture_json", "proposed_by", "baseline", "draws", "source_trial", "seed")
     retry = {"failed_trial": history[0], "retry_history": history}
     fixed = {"fixed_params": trial.system_attrs.get("fixed_params", trial.params)}
     study.add_trial(

@@ -88,6 +88,14 @@ class Worker:
                     self._let_go()
         raise AssertionError
 
+    def has_room(self, target: int) -> bool:
+        """Tell whether a trial may start: scored and running ones are fewer than the target."""
+        return num_scored(self.study) + self.register.num_places() < target
+
+    def is_complete(self, target: int) -> bool:
+        """Tell whether enough are scored."""
+        return num_scored(self.study) >= target
+
     def _let_go(self) -> None:
         """End the trial in flight, if there is one, however this process came to leave it."""
         with suppress(*DATABASE_ERRORS):  # then whoever looks next finds it lost
@@ -105,7 +113,7 @@ class Worker:
                 return f"stopped by --patience: {self.patience} trials brought nothing better"
             trial = self._take(target)
             if trial is None:
-                if num_scored(self.study) >= target:
+                if self.is_complete(target):
                     return "complete"
                 time.sleep(POLL_SECONDS)
                 continue
@@ -126,9 +134,8 @@ class Worker:
                 )
 
     def _take(self, target: int) -> Trial | None:
-        """Start a trial if scored and running ones are fewer than the target."""
         with self.register.lock():
-            if num_scored(self.study) + self.register.num_places() >= target:
+            if not self.has_room(target):
                 return None
             trial = self.study.ask()
             self.register.occupy(trial_id(trial))

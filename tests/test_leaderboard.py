@@ -109,5 +109,5 @@ def test_without_a_score_there_is_no_best() -> None:
 
 
 def test_another_ranking_is_refused() -> None:
-    with pytest.raises(UserError, match="unknown ranking 'luck'; known: denoised, raw"):
+    with pytest.raises(UserError, match="unknown ranking 'luck'; known: finalist, denoised, raw"):
         leaderboard(fake_study(number=6), by="luck")

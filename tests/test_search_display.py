@@ -115,6 +115,61 @@ def test_the_live_part_stays_within_the_terminal(study: optuna.Study, width: int
     assert max(map(len, live)) <= width
 
 
+@pytest.fixture
+def sister() -> optuna.Study:
+    """Finalists: trial 0 with seed 1 is scored, with 2 and 3 waits."""
+    sister = optuna.create_study(study_name="s-finalists", direction="maximize")
+    sister.set_user_attr("identity", json.dumps({"proxy.epochs": 16}))
+    for seed, state in ((1, "COMPLETE"), (2, "WAITING"), (3, "WAITING")):
+        sister.add_trial(
+            optuna.create_trial(
+                state=TrialState[state],
+                value=0.7 if state == "COMPLETE" else None,
+                user_attrs={**ATTRS, "source_trial": 0, "seed": seed},
+            )
+        )
+    return sister
+
+
+def go_on(display: Lines, study: optuna.Study, sister: optuna.Study) -> None:
+    """After the search, one finalist is scored, another runs."""
+    drive(display, study)
+    display.finalists(sister, 2)
+    trial = sister.ask()
+    display.trial_start(trial.number, 0)
+    sister.tell(trial, 0.71)
+    display.trial_end(sister.trials[trial.number])
+    display.trial_start(sister.ask().number, 1)
+    display.step(30, 80, 1)
+
+
+def test_without_a_terminal_finalists_are_lines(
+    study: optuna.Study, sister: optuna.Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go_on(Lines(quiet=False), study, sister)
+    assert capsys.readouterr().out.splitlines()[4:] == [
+        "finalists: 2 scores to come, 16 epochs each, on the same val split",
+        "[2/3] finalist 0 seed 2:  71.00%  78.1 s  1x28, 1x26 k5, 2x8 k7, 1x28 k5",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_live_part_tells_where_the_finalists_are(
+    study: optuna.Study, sister: optuna.Study, width: int
+) -> None:
+    display = Screen(Console(file=io.StringIO(), force_terminal=True, width=width))
+    go_on(display, study, sister)
+    live = texts(Console(width=width).render_lines(display.shown(), pad=False))
+    display.close()
+    assert live[0].startswith("finalists ")
+    assert "2/3, " in live[0]
+    assert live[1].startswith("finalist 0 seed 3 ")
+    assert live[1].endswith("epoch 7/16")
+    assert live[2].startswith("best: trial 0:  60.00%")
+    assert len(live) == 4
+    assert max(map(len, live)) <= width
+
+
 def test_a_continued_search_begins_where_it_was(study: optuna.Study) -> None:
     ended(study, 0.7)
     display = Screen(Console(file=io.StringIO(), force_terminal=True, width=80))

@@ -53,7 +53,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("study", overflow="fold")
-    for title in ("scored", "failed", "best val", "retrained", "best test"):
+    for title in ("scored", "failed", "best val", "finalists", "retrained", "best test"):
         table.add_column(title, justify="right")
     table.add_column("last", overflow="fold")
     for row in rows:
@@ -62,9 +62,10 @@ def _print(rows: list[dict[str, Any]]) -> None:
             f"{row['complete']:,}" + (f" (+{row['running']} running)" if row["running"] else ""),
             f"{row['fail']:,}",
             percent(row["best_val_accuracy"]),
+            f"{row['finalists']:,}",
             f"{row['retrained']:,}",
             percent(row["best_accuracy"]),
-            (row["last"] or "-").replace("T", " "),
+            (row["last"] or "-").replace("T", " ")[:16],
         )
     Console(highlight=False, markup=False).print(table)
 

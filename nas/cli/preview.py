@@ -83,17 +83,20 @@ def _print_time(job: Job, pace: Pace, num_trials: int) -> None:
     from nas import preview
 
     seconds, at_once = preview.trial_seconds(job, pace), preview.num_at_once(job)
-    total, threads = seconds * num_trials / at_once, job.threads_each()
+    total, threads = seconds * num_trials / at_once, job.num_threads
     print(
         f"\none trial  about {duration(seconds)} (the middle one; steps of "
         f"{pace.batch_size} images on {job.devices[0]}, {threads} thread{'s'[: threads > 1]})"
     )
     print(f"search     {num_trials} trials, {at_once} at once: about {duration(total)}")
-    if total > DAY:
-        _print_what_fits(job, pace, num_trials, at_once)
+    if final := preview.finalists_seconds(job, pace) / at_once:
+        print(f"finalists  about {duration(final)} more (--finalists 0: none)")
+    if total + final > DAY:
+        _print_what_fits(job, pace, (total + final) * at_once / seconds, at_once)
 
 
-def _print_what_fits(job: Job, pace: Pace, num_trials: int, at_once: int) -> None:
+def _print_what_fits(job: Job, pace: Pace, num_trials: float, at_once: int) -> None:
+    """Say how long it would take otherwise; finalists are counted as the trials they are worth."""
     import os
 
     from nas import preview
@@ -107,7 +110,7 @@ def _print_what_fits(job: Job, pace: Pace, num_trials: int, at_once: int) -> Non
     if job.devices == ("cpu",) and at_once < cores:
         totals[f"--workers {cores} (at best)"] = seconds * num_trials / cores
     if in_a_day := int(DAY * at_once / seconds):
-        totals[f"--trials {in_a_day} (in all)"] = DAY
+        totals[f"--trials {in_a_day} --finalists 0"] = DAY
     width = max(map(len, totals), default=0)
     for flags, total in sorted(totals.items(), key=lambda pair: pair[1]):
         print(f"  {flags:{width}}  {duration(total)}{'' if total > DAY else '  fits a day'}")

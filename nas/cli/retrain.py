@@ -20,8 +20,8 @@ def retrain(
         int | None, typer.Option(help="Compare the best N on val, train the winner in full")
     ] = None,
     by: Annotated[
-        str, typer.Option(help="Best by denoised (estimated without luck) or raw score")
-    ] = "denoised",
+        str, typer.Option(help="Best by finalist, denoised (estimated without luck) or raw score")
+    ] = "finalist",
     model: Annotated[str | None, typer.Option(help="A hand-made network: ResNet26_97")] = None,
     architecture: Annotated[Path | None, typer.Option(help="An architecture's JSON file")] = None,
     study: Annotated[str | None, typer.Option(help="Its name, if there are several")] = None,

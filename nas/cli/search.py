@@ -40,6 +40,9 @@ def search(
     resolution: Annotated[int | None, typer.Option(help="Instead of the proxy's")] = None,
     width_factor: Annotated[float | None, typer.Option(help="Instead of the proxy's")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the proxy's")] = None,
+    finalists: Annotated[
+        str | None, typer.Option(help="Score the best again: 5x3 (networks, seeds), or 0 for none")
+    ] = None,
     sampler: Annotated[
         str, typer.Option(help="default, tpe, random, gp, cmaes or nsga2")
     ] = "default",
@@ -87,6 +90,7 @@ def search(
         "resolution": resolution,
         "width_factor": width_factor,
         "batch_size": batch_size,
+        "finalists": finalists,
         "sampler": sampler,
         "study": study,
         "storage": storage,

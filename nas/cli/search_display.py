@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nas.cli.display import shown_by
@@ -39,6 +40,7 @@ class Lines:
         self._num_scored = 0
         self._best = 0.0
         self._started = time.monotonic()
+        self._finalists: Study | None = None  # once they are scored
 
     def progress(self) -> Progress:
         """Give what `nas.search` tells of its work to this display."""
@@ -46,6 +48,7 @@ class Lines:
 
         return Progress(
             on_start=self.start,
+            on_finalists=self.finalists,
             on_trial_start=self.trial_start,
             on_step=self.step,
             on_trial_end=self.trial_end,
@@ -61,6 +64,17 @@ class Lines:
         self._best = study.best_value if self._num_scored else 0.0
         self.say(f"study {study.study_name}: {self._num_scored} of {target} networks scored")
 
+    def finalists(self, sister: Study, number: int) -> None:
+        """Say what is scored again; from here on trials are those of the sister."""
+        from nas.study import num_scored
+
+        self._finalists, self._num_scored = sister, num_scored(sister)
+        self._target = self._num_scored + number
+        seeds = "1 score" if number == 1 else f"{number} scores"
+        self.say(
+            f"finalists: {seeds} to come, {_epochs(sister)} epochs each, on the same val split"
+        )
+
     def trial_start(self, number: int, worker: int) -> None:
         """Say nothing: its end gets a line."""
 
@@ -73,10 +87,14 @@ class Lines:
 
     def trial_end(self, trial: FrozenTrial) -> None:
         """Print a trial's number, result, size and architecture."""
+        name = trial_name(trial)
         if trial.value is None:
-            self.say(f"trial {trial.number}: {trial.state.name} {reason(trial)}")
+            self.say(f"{name}: {trial.state.name} {reason(trial)}")
             return
         self._num_scored += 1
+        if self._finalists is not None:
+            self.say(f"[{self._num_scored}/{self._target}] {finalist(trial)}")
+            return
         is_best = trial.value > self._best
         self._best = max(self._best, trial.value)
         self.say(f"[{self._num_scored}/{self._target}] {result(trial, is_best=is_best)}")
@@ -110,6 +128,16 @@ class Lines:
         """Nothing to clear away."""
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A running trial: its number, what it is called, its steps done and in all."""
+
+    number: int
+    name: str
+    done: int = 0
+    total: int = 1
+
+
 class Screen(Lines):
     """Shows the search in place: how far it is, each running trial, the best, what failed.
 
@@ -126,7 +154,8 @@ class Screen(Lines):
         self._num_failed = 0
         self._num_scored_at_start = 0
         self._best_line = "none yet"
-        self._running: dict[int, tuple[int, int, int]] = {}  # worker: trial, steps done, in all
+        self._running: dict[int, _Running] = {}  # by worker
+        self._stage_started = self._started
         self._live = Live(
             console=console,
             transient=True,
@@ -139,22 +168,31 @@ class Screen(Lines):
         from nas.results import refused_draws
 
         super().start(study, target, url)
-        self._epochs = json.loads(study.user_attrs["identity"])["proxy.epochs"]
+        self._epochs = _epochs(study)
         self._refused = Counter(refused_draws(study))
         self._num_scored_at_start = self._num_scored
         if self._num_scored:
             self._best_line = result(study.best_trial, is_best=False)
-        self._started = time.monotonic()
+        self._started = self._stage_started = time.monotonic()
         self._live.start()
+
+    def finalists(self, sister: Study, number: int) -> None:
+        """Show how far the finalists are, in place of the search."""
+        super().finalists(sister, number)
+        self._epochs, self._running = _epochs(sister), {}
+        self._num_scored_at_start, self._stage_started = self._num_scored, time.monotonic()
 
     def trial_start(self, number: int, worker: int) -> None:
         """Show a running trial."""
-        self._running[worker] = number, 0, 1
+        name = f"trial {number}"
+        if self._finalists is not None:
+            name = trial_name(self._finalists.get_trials(deepcopy=False)[number])
+        self._running[worker] = _Running(number, name)
 
     def step(self, done: int, total: int, worker: int) -> None:
         """Move a running trial's bar."""
-        number, _, _ = self._running.get(worker, (0, 0, 1))
-        self._running[worker] = number, done, total
+        if worker in self._running:
+            self._running[worker] = replace(self._running[worker], done=done, total=total)
 
     def notice(self, line: str) -> None:
         """Print what went wrong above the display."""
@@ -162,10 +200,12 @@ class Screen(Lines):
 
     def trial_end(self, trial: FrozenTrial) -> None:
         """Take in a trial's result; a line stays of the best so far and of failures."""
-        self._running = {w: r for w, r in self._running.items() if r[0] != trial.number}
+        self._running = {w: r for w, r in self._running.items() if r.number != trial.number}
         self._refused.update(trial.user_attrs.get("draws", {}))
         if trial.value is None:
             self._num_failed += trial.state.name == "FAIL"
+            super().trial_end(trial)
+        elif self._finalists is not None:
             super().trial_end(trial)
         elif trial.value > self._best:
             self._best_line = result(trial, is_best=False)
@@ -210,27 +250,27 @@ class Screen(Lines):
             expand=True,
         )
         bars.add_task(
-            "networks",
+            "networks" if self._finalists is None else "finalists",
             total=self._target,
             completed=self._num_scored,
             where=f"{self._num_scored}/{self._target}{self._left()}",
         )
-        for number, done, total in self._running.values():
-            epoch = min(done * self._epochs // total + 1, self._epochs)
+        for running in self._running.values():
+            epoch = min(running.done * self._epochs // running.total + 1, self._epochs)
             bars.add_task(
-                f"trial {number}",
-                total=total,
-                completed=done,
+                running.name,
+                total=running.total,
+                completed=running.done,
                 where=f"epoch {epoch}/{self._epochs}",
             )
         return bars
 
     def _left(self) -> str:
-        """Estimate the time left from the networks scored since the start."""
+        """Estimate the time left from what was scored since the start."""
         scored = self._num_scored - self._num_scored_at_start
         if not scored:
             return ""
-        each = (time.monotonic() - self._started) / scored
+        each = (time.monotonic() - self._stage_started) / scored
         return f", {duration(each * max(0, self._target - self._num_scored))} left"
 
 
@@ -242,6 +282,28 @@ def result(trial: FrozenTrial, *, is_best: bool) -> str:
         f"{attrs['num_params']:>9,} params ({attrs['budget_share']:.0%}) "
         f"{attrs['elapsed_seconds']:5.1f} s  {attrs['architecture']}  ({attrs['proposed_by']})"
     )
+
+
+def trial_name(trial: FrozenTrial) -> str:
+    """Name a trial; a finalist by the trial that it scores again."""
+    attrs = trial.user_attrs
+    if "source_trial" not in attrs:
+        return f"trial {trial.number}"
+    return f"finalist {attrs['source_trial']} seed {attrs['seed']}"
+
+
+def finalist(trial: FrozenTrial) -> str:
+    """Put a finalist's score in a line."""
+    attrs = trial.user_attrs
+    return (
+        f"{trial_name(trial)}: {trial.value:7.2%} {attrs['elapsed_seconds']:5.1f} s  "
+        f"{attrs['architecture']}"
+    )
+
+
+def _epochs(study: Study) -> int:
+    """Read the epochs of a trial."""
+    return int(json.loads(study.user_attrs["identity"])["proxy.epochs"])
 
 
 def reason(trial: FrozenTrial) -> str:

@@ -1,0 +1,167 @@
+"""Finalists: the best few of a study, scored again with more epochs and several seeds.
+
+Their scores are trials of a sister study, `<name>-finalists`, one a network and seed. They are
+queued there at once and scored like those of the study, by whichever workers there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
+
+from nas.architecture import Architecture
+from nas.errors import UserError
+from nas.objective import Objective
+from nas.register import Lookout, Register
+from nas.results import leaderboard
+from nas.sisters import finalists_table, open_sister, write_note
+from nas.study import FINALISTS, enqueue
+from nas.workers import Worker, look
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+    from nas.proxy import ProxyConfig
+    from nas.space import SearchSpace
+
+EPOCHS_FACTOR = 4  # of a finalist's epochs to the proxy's; a first guess, not measured yet
+UNDECIDED = (TrialState.WAITING, TrialState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Finalists:
+    """How many networks are scored again, and with how many seeds each."""
+
+    num_networks: int
+    num_seeds: int
+
+    @classmethod
+    def parse(cls, text: str) -> Finalists | None:
+        """Read `5x3`, or `0` for none (UserError: neither)."""
+        if text == "0":
+            return None
+        numbers = text.split("x")
+        if len(numbers) != 2 or not all(n.isdecimal() and 0 < int(n) < 1000 for n in numbers):
+            raise UserError(
+                f"--finalists is a number of networks and one of seeds, such as 5x3, or 0, "
+                f"not {text!r}"
+            )
+        return cls(*map(int, numbers))
+
+
+def final_proxy(proxy: ProxyConfig) -> ProxyConfig:
+    """Give the schedule of finalists; their seeds are other ones than the first score's."""
+    return proxy.model_copy(update={"epochs": EPOCHS_FACTOR * proxy.epochs})
+
+
+def open_finalists(storage: RDBStorage, study: Study, proxy: ProxyConfig) -> Study:
+    """Open the sister study of a study's finalists, or create it.
+
+    Its token, for places and a lock of its own, follows from the study's: whoever creates it
+    writes the same.
+    """
+    sister = open_sister(storage, study.study_name, FINALISTS)
+    if "token" not in sister.user_attrs:
+        schedule = {f"proxy.{key}": value for key, value in final_proxy(proxy).model_dump().items()}
+        sister.set_user_attr("identity", json.dumps(schedule, sort_keys=True))
+        token = hashlib.sha256(f"{study.user_attrs['token']}/{FINALISTS}".encode()).hexdigest()[:32]
+        sister.set_user_attr("token", token)
+    return sister
+
+
+def register_of(sister: Study, storage: RDBStorage) -> Register:
+    """Give the sister's register."""
+    return Register(storage.engine, sister.user_attrs["token"])
+
+
+def queue_finalists(
+    study: Study,
+    sister: Study,
+    register: Register,
+    space: SearchSpace,
+    wanted: Finalists,
+    seed: int,
+) -> int:
+    """Queue the best networks of a study, with each seed that they have not been queued with yet.
+
+    Args:
+        study: The study.
+        sister: Of its finalists.
+        register: The sister's.
+        space: The study's.
+        wanted: How many networks and seeds.
+        seed: Of the proxy; those of finalists follow it.
+
+    Returns:
+        How many scores are to come, those that others are at included.
+    """
+    look(sister, register, space, Lookout())  # what was interrupted is queued again
+    ranked = leaderboard(study, by="denoised")["trial"].head(wanted.num_networks)
+    trials = study.get_trials(deepcopy=False)
+    with register.lock():
+        there = [t.user_attrs for t in sister.get_trials(deepcopy=False)]
+        known = {(attrs["source_trial"], attrs["seed"]) for attrs in there}
+        for each in range(seed + 1, seed + 1 + wanted.num_seeds):
+            for number in map(int, ranked):
+                if (number, each) not in known:
+                    arch = Architecture.from_json(trials[number].user_attrs["architecture_json"])
+                    origin = {"source_trial": number, "seed": each}
+                    enqueue(sister, space, arch, proposed_by=FINALISTS, **origin)
+        return len(sister.get_trials(deepcopy=False, states=UNDECIDED))
+
+
+def write_finalist_notes(study: Study, sister: Study) -> None:
+    """Put the finalists' scores into the dashboard's notes on their source trials."""
+    scored = sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    for number in sorted({trial.user_attrs["source_trial"] for trial in scored}):
+        write_note(study, number, "Finalist", finalists_table(sister, number))
+
+
+@dataclass
+class FinalistObjective(Objective):
+    """Scores a finalist with the seed that its trial names; `proxy` is the finalists' schedule."""
+
+    def __call__(self, trial: Trial) -> float:
+        """Score the trial (TrialFailed: it cannot be scored, and why)."""
+        arch = self._architecture(trial)
+        self._describe(trial, arch)
+        seeded = self.proxy.model_copy(update={"seed": trial.user_attrs["seed"]})
+        result = replace(self, proxy=seeded)._run(arch)  # noqa: SLF001 - its own
+        self._record(trial, result)
+        return result.val_accuracy
+
+
+class FinalistWorker(Worker):
+    """Scores what is queued, and no more; complete when nothing is left, whoever scores it."""
+
+    def has_room(self, target: int) -> bool:  # noqa: ARG002 - the queue says how many
+        """Tell whether a finalist waits."""
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def is_complete(self, target: int) -> bool:  # noqa: ARG002 - the queue says how many
+        """Tell whether none waits or is being scored."""
+        return not self.study.get_trials(deepcopy=False, states=UNDECIDED)
+
+    @classmethod
+    def of(cls, worker: Worker) -> FinalistWorker:
+        """Turn a study's worker, whose objective is an `Objective`, into one of its finalists."""
+        objective = worker.objective
+        assert isinstance(objective, Objective)
+        sister = open_finalists(worker.storage, worker.study, objective.proxy)
+        same = {field.name: getattr(objective, field.name) for field in fields(Objective)}
+        final = FinalistObjective(**same | {"proxy": final_proxy(objective.proxy)})
+        own = {field.name: getattr(worker, field.name) for field in fields(Worker)}
+        changed = {
+            "study": sister,
+            "register": register_of(sister, worker.storage),
+            "objective": final,
+            "lookout": Lookout(),
+            "patience": None,
+        }
+        return cls(**own | changed)
