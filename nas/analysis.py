@@ -163,6 +163,26 @@ def agreement(scored: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
     return means.merge(scored[["trial", "val_accuracy"]], on="trial")
 
 
+def trained_in_full(later: pd.DataFrame) -> pd.DataFrame:
+    """Sum up the full trainings, those of networks from elsewhere included.
+
+    Returns:
+        One row a network and measure, the best mean first: `network`, `architecture`,
+        `num_params`, `measure`, `num_seeds`, and `mean` and `std` of their accuracies (NaN of one).
+    """
+    full = later[later["kind"] == "retrain"]
+    named = full.assign(network=full["network"].fillna(full["arch_id"]))
+    rows = named.groupby(["arch_id", "measure"], as_index=False, sort=False).agg(
+        network=("network", "first"),
+        architecture=("architecture", "first"),
+        num_params=("num_params", "first"),
+        num_seeds=("accuracy", "size"),
+        mean=("accuracy", "mean"),
+        std=("accuracy", "std"),
+    )
+    return rows.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+
+
 @dataclass(frozen=True, slots=True)
 class RankCorrelation:
     """Spearman's rank correlation with a bootstrap interval.

@@ -36,7 +36,8 @@ COLUMNS = (
 FINALIST_COLUMNS = COLUMNS[4:7]
 ATTRIBUTES = (*COLUMNS[7:], "architecture_json", "baseline", "fail_reason", "fail_detail")
 TRY_COLUMNS = ("trial", "state", "val_accuracy", *ATTRIBUTES, "started", "ended")
-LATER_COLUMNS = ("kind", "trial", "arch_id", "measure", "seed", "accuracy", "elapsed_seconds")
+LATER_ATTRIBUTES = ("arch_id", "network", "architecture", "num_params", "seed", "elapsed_seconds")
+LATER_COLUMNS = ("kind", "trial", "measure", "accuracy", *LATER_ATTRIBUTES)
 # How "best" is called: its columns, the next where the last says nothing.
 RANKINGS = {
     "finalist": ["finalist_accuracy", "denoised"],
@@ -142,11 +143,9 @@ def _later(kind: str, trial: FrozenTrial) -> dict[str, Any]:
     return {
         "kind": kind,
         "trial": attrs.get("source_trial"),
-        "arch_id": attrs.get("arch_id"),
         "measure": f"full training ({', '.join(named)})" if kind == "retrain" else kind,
-        "seed": attrs.get("seed"),
         "accuracy": trial.value,
-        "elapsed_seconds": attrs.get("elapsed_seconds"),
+        **{name: attrs.get(name) for name in LATER_ATTRIBUTES},
     }
 
 

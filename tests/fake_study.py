@@ -133,6 +133,7 @@ def add_retrained(study: Study, numbers: list[int], *, seeds: int = 2, noise: fl
                     "architecture": attrs["architecture"],
                     "source_trial": number,
                     "network": f"trial-{number}",
+                    "num_params": attrs["num_params"],
                     "recipe": "strong",
                     "split": "test",
                     "seed": seed,

@@ -63,7 +63,7 @@ def test_the_report_draws_every_figure_without_an_error_or_a_request(
 ) -> None:
     page.open_report(report)
     places = page.browser.find_elements(By.CSS_SELECTOR, ".figure")
-    assert len(places) == 7
+    assert len(places) == 8
     for place in places:
         assert place.find_elements(By.CSS_SELECTOR, "svg.main-svg"), place.get_attribute("id")
     assert page.errors() == []

@@ -21,8 +21,9 @@ from nas.errors import UserError
 from nas.notes import set_note
 from nas.report import figures, render, stage_figures, write_report
 from nas.report.drawing import draw
+from nas.sisters import open_sister
 from nas.storage import open_storage
-from nas.study import study_url
+from nas.study import find_sister, study_url
 
 EVIL = "<script>alert(1)</script>"
 ARCHS = [Architecture.of([1, depth], [8, 4 * depth]) for depth in range(1, 21)]
@@ -98,6 +99,38 @@ def test_later_measures_and_time_are_drawn_by_name() -> None:
     assert (list(bars.x), list(bars.text)) == ([1.5], ["1.5 h, 20 trials"])
 
 
+def test_full_trainings_are_points_with_the_deviation_of_their_seeds() -> None:
+    full = pd.DataFrame(
+        {
+            "network": ["trial-3", EVIL],
+            "measure": ["full training (strong, test)", "full training (imported, test)"],
+            "num_params": [90_000, 4_978_810],
+            "mean": [0.76, 0.9712],
+            "std": [0.002, None],
+        }
+    )
+    drawn = figures.trained_in_full(full, (90_000, 100_000))
+    found = traces(drawn)
+    strong, imported = (found[measure] for measure in full["measure"])
+    assert (list(strong.y), list(strong.error_y.array)) == ([0.76], [0.002])
+    assert list(imported.x) == [4_978_810]
+    assert not any("<" in name for name in imported.text)
+    assert drawn.layout.shapes[0].x1 == 100_000
+
+
+def test_imported_accuracies_are_shown_before_anything_is_scored() -> None:
+    study = fake_study(number=12, num_failed=0)
+    add_retrained(study, [1])
+    unscored = optuna.create_study(study_name="hand", direction="maximize")
+    sister = open_sister(unscored._storage, "hand", "retrain")
+    sister.add_trials(find_sister(study, "retrain").trials)
+    page = render(unscored)
+    assert "No network is scored yet" in page
+    assert "<h2>Trained in full</h2>" in page
+    assert "<td>trial-1</td>" in page
+    assert "<h2>Leaderboard" not in page
+
+
 def test_drawings_have_a_bar_a_block_to_one_scale() -> None:
     small, large = draw([Architecture.of([2, 3], [8, 16]), Architecture.of([1, 1], [16, 32])])
     assert (small.count("<rect"), large.count("<rect")) == (5, 2)
@@ -149,7 +182,16 @@ def test_every_figure_has_its_place_and_every_network_its_row() -> None:
     embedded = page.split('id="figures">')[1].split("</script>")[0]
     places = set(re.findall(r'id="figure-(\w+)"', page))
     assert json.loads(embedded).keys() == places
-    assert places == {"size", "history", "stages", "tenth", "importances", "agreement", "time"}
+    assert places == {
+        "size",
+        "history",
+        "stages",
+        "tenth",
+        "importances",
+        "agreement",
+        "trained",
+        "time",
+    }
     assert "60 networks scored of 62 trials" in page
     for number in range(60):
         assert f"<code>python retrain.py --trial {number} --study fake</code></td>" in page

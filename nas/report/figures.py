@@ -55,9 +55,7 @@ def size_and_accuracy(frame: pd.DataFrame, window: tuple[int | None, int] | None
         xaxis={"title": "parameters", "tickformat": "~s"},
         yaxis={"title": "validation accuracy", "tickformat": PERCENT},
     )
-    if window is not None:
-        low, high = window[0] or 0, window[1]
-        figure.add_vrect(low, high, fillcolor=WINDOW_COLOR, line_width=0, layer="below")
+    _add_window(figure, window)
     _add_groups(figure, frame, x="num_params", x_format="%{x:,} parameters")
     front = frame[frame["is_on_front"]].sort_values("num_params")
     figure.add_scatter(
@@ -131,6 +129,33 @@ def agreement(pairs: pd.DataFrame) -> go.Figure:
             hovertemplate="%{text}<br>proxy %{x:.2%}<br>later %{y:.2%}<extra></extra>",
         )
     return figure
+
+
+def trained_in_full(full: pd.DataFrame, window: tuple[int | None, int] | None) -> go.Figure:
+    """Draw the accuracies of full trainings against parameters (`analysis.trained_in_full`)."""
+    figure = new_figure(
+        xaxis={"title": "parameters", "tickformat": "~s"},
+        yaxis={"title": "accuracy in full", "tickformat": ".1%"},
+    )
+    _add_window(figure, window)
+    for index, (measure, rows) in enumerate(full.groupby("measure", sort=True)):
+        figure.add_scatter(
+            x=rows["num_params"],
+            y=rows["mean"],
+            error_y={"type": "data", "array": rows["std"].fillna(0)},
+            name=escape(str(measure)),
+            mode="markers",
+            marker={"size": 10, "color": LATER_COLORS[index % len(LATER_COLORS)]},
+            text=[escape(str(network)) for network in rows["network"]],
+            hovertemplate="%{text}<br>%{x:,} parameters<br>%{y:.2%}<extra></extra>",
+        )
+    return figure
+
+
+def _add_window(figure: go.Figure, window: tuple[int | None, int] | None) -> None:
+    if window is not None:
+        low, high = window[0] or 0, window[1]
+        figure.add_vrect(low, high, fillcolor=WINDOW_COLOR, line_width=0, layer="below")
 
 
 def time_spent(spent: pd.DataFrame) -> go.Figure:

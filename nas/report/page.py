@@ -116,6 +116,11 @@ class Page:
         return analysis.agreement(self.scored, self.later)
 
     @cached_property
+    def trained(self) -> pd.DataFrame:
+        """What networks reached in full training."""
+        return analysis.trained_in_full(self.later)
+
+    @cached_property
     def spent(self) -> pd.DataFrame:
         """Where the time went."""
         return analysis.time_spent(self.tries, self.later)
@@ -180,6 +185,8 @@ class Page:
             drawn["importances"] = stage_figures.importances(important)
         if not self.agreement.empty:
             drawn["agreement"] = figures.agreement(self.agreement)
+        if not self.trained.empty:
+            drawn["trained"] = figures.trained_in_full(self.trained, self.window)
         if not self.spent.empty:
             drawn["time"] = figures.time_spent(self.spent)
         return drawn
