@@ -43,6 +43,7 @@ def chromium() -> Iterator[WebDriver]:
 def page(chromium: WebDriver) -> Page:
     """The browser as it comes: wide, light, with no line in its console."""
     page = Page(chromium)
+    page.open("about:blank")
     page.looks(*DESKTOP, scheme="light")
     chromium.get_log("browser")
     return page
