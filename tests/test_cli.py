@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.checkpoint import write_whole
 from nas.cli import main
 from nas.cli.parse import parse_count, parse_duration
 from nas.errors import UserError
@@ -186,3 +188,20 @@ def test_what_is_typed_becomes_a_positive_number_or_one_line(text: str) -> None:
             assert "\n" not in str(error) or "\n" in text  # noqa: PT017 - both ends are right
         else:
             assert 0 < value < float("inf")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("command", ["count --model ResNet26_97", "search --help"])
+def test_a_full_disk_under_the_output_is_one_line(command: str) -> None:
+    arguments = [sys.executable, "-m", "nas", *command.split()]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: cannot go on: No space left on device\n"
+
+
+def test_what_is_no_file_is_not_written_over(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(UserError, match="pipe: it is no regular file"):
+        write_whole(folder / "pipe", b"content")
+    assert (folder / "pipe").is_fifo()

@@ -67,18 +67,27 @@ def main(
             prog_name=prog_name,
             standalone_mode=False,
         )
+        sys.stdout.flush()  # what cannot be written shall be found out here
     except typer.TyperException as error:
         code = _refuse(getattr(error, "format_message", error.__str__)())
     except UserError as error:
         code = _refuse(str(error))
     except BrokenPipeError:  # the reader of our output left: `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         code = 0
+    except OSError as error:  # such as a full disk under our output
+        _discard_output()
+        code = _refuse(f"cannot go on: {error.strerror or error}")
     except SystemExit as left:
         code = left.code
     if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
         print("interrupted; the same command goes on from here", file=sys.stderr)
     sys.exit(code)
+
+
+def _discard_output() -> None:
+    """Let what is still to be printed go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(message: str) -> int:

@@ -48,26 +48,34 @@ def _rows(url: str | None) -> list[dict[str, Any]]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
+    """Print a row a study; a column that says nothing of any study is left out."""
     from rich.console import Console
     from rich.table import Table
 
+    shown = [_shown(row) for row in rows]
+    titles = [title for title in shown[0] if any(row[title] not in ("0", "-") for row in shown)]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("study", overflow="fold")
-    for title in ("scored", "failed", "best val", "finalists", "retrained", "best test"):
-        table.add_column(title, justify="right")
-    table.add_column("last", overflow="fold")
-    for row in rows:
-        table.add_row(
-            row["study"],
-            f"{row['complete']:,}" + (f" (+{row['running']} running)" if row["running"] else ""),
-            f"{row['fail']:,}",
-            percent(row["best_val_accuracy"]),
-            f"{row['finalists']:,}",
-            f"{row['retrained']:,}",
-            percent(row["best_accuracy"]),
-            (row["last"] or "-").replace("T", " ")[:16],
-        )
+    for title in titles:
+        is_number = title not in ("study", "last")
+        table.add_column(title, overflow="fold", justify="right" if is_number else "left")
+    for row in shown:
+        table.add_row(*(row[title] for title in titles))
     Console(highlight=False, markup=False).print(table)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "study": row["study"],
+        "scored": f"{row['complete']:,}",
+        "running": f"{row['running']:,}",
+        "failed": f"{row['fail']:,}",
+        "best val": percent(row["best_val_accuracy"]),
+        "finalists": f"{row['finalists']:,}",
+        "retrained": f"{row['retrained']:,}",
+        "imported": f"{row['imported']:,}",
+        "best test": percent(row["best_accuracy"]),
+        "last": (row["last"] or "-").replace("T", " ")[:16],
+    }
 
 
 def percent(fraction: float | None) -> str:
