@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parent.parent / "docs"
 WIDTH, HEIGHT, COLORS = 1100, 760, 64
+TRIAL_HEIGHT = 920  # what a trial's page has to say
 TERMINAL = """<body style="margin: 0; background: {background}; color: {foreground}">
 <pre style="font: 14px/1.35 monospace; padding: 16px; margin: 0">{code}</pre>
 <style>{stylesheet}</style></body>"""
@@ -50,7 +51,7 @@ def live_display(study: Study) -> str:
     console.export_text()  # forgets what was shown so far
     for trial in trials[:half]:
         screen.trial_end(trial)
-    screen._started -= sum(trial.user_attrs["elapsed_seconds"] for trial in trials[:half])
+    screen._stage_started -= sum(trial.user_attrs["elapsed_seconds"] for trial in trials[:half])
     screen.trial_start(half, 0)
     screen.step(60, 100, 0)
     console.print(screen.shown())
@@ -71,9 +72,10 @@ def draw(study: Study, page: Page, folder: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = process.stdout.readline().split()[1]
+        page.looks(WIDTH, TRIAL_HEIGHT, scheme="light")
         page.open(f"{address}/trials?numbers={study.best_trial.number}")
         page.until_text("Best Trial", "budget_share")
-        keep(page, "dashboard", HEIGHT)
+        keep(page, "dashboard", TRIAL_HEIGHT)
         process.send_signal(signal.SIGINT)
 
 
