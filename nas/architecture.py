@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
+LARGEST = 2**31 - 1  # of any number in a network; tensors and databases take no more everywhere
+
+
 def _require_int(name: str, value: object, minimum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ValueError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+    if value > LARGEST:
+        raise ValueError(f"{name} must be at most {LARGEST:,}")
 
 
 def _require_odd(name: str, value: int) -> None:
@@ -166,7 +171,7 @@ class Architecture:
         """
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also a number or a nesting without end
             raise ValueError(
                 f"an architecture is a JSON object; this is not JSON: {error}"
             ) from None

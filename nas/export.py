@@ -115,17 +115,35 @@ def load_model(
             build_model(arch).to(memory_format=torch.channels_last),
             Normalization(empty, empty.clone()),
             architecture=arch,
-            class_names=tuple(config["class_names"]),
-            resolution=config["resolution"],
+            class_names=_class_names(config["class_names"], arch),
+            resolution=_resolution(config["resolution"]),
         )
         classifier.load_state_dict(load_file(folder / weights))
     except KeyError as error:
         raise UserError(
             f"{folder / CONFIG} has no {error}; it is not of a model saved here"
         ) from None
+    except _WrongError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from None
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"cannot load {folder / weights}: {_first_line(error)}") from None
     return classifier.to(device).eval()
+
+
+class _WrongError(Exception):
+    pass
+
+
+def _class_names(names: object, arch: Architecture) -> tuple[str, ...]:
+    if not isinstance(names, list) or len(names) != arch.num_classes:
+        raise _WrongError(f"class_names is not a list of {arch.num_classes} names")
+    return tuple(map(str, names))
+
+
+def _resolution(pixels: object) -> int:
+    if not isinstance(pixels, int) or not 8 <= pixels <= 512:
+        raise _WrongError(f"resolution is from 8 to 512 pixels, not {pixels!r}")
+    return pixels
 
 
 def _json(value: object) -> bytes:
@@ -138,7 +156,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object")

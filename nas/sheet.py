@@ -10,6 +10,7 @@ import csv
 import datetime as dt
 import io
 import re
+import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
@@ -26,6 +27,10 @@ Chosen = TypeVar("Chosen")
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 SEPARATORS = (",", ";", "\t", "|")
 MAX_CELL = 1_000_000  # characters
+# What the readers of others' packages raise, beside their own errors, at a damaged file.
+DAMAGE = (
+    ValueError, TypeError, AttributeError, LookupError, EOFError, RuntimeError, SyntaxError,
+)  # fmt: skip
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 
 
@@ -109,11 +114,13 @@ def _decoded(path: Path) -> str:
 
 
 def _read_excel(path: Path) -> Iterator[Cells]:
+    import zlib
     from zipfile import BadZipFile
 
     try:
-        frame = pd.read_excel(path, header=None, dtype=object, engine="openpyxl")
-    except (BadZipFile, ValueError, KeyError) as error:
+        with warnings.catch_warnings(action="ignore"):  # of styles, which do not matter here
+            frame = pd.read_excel(path, header=None, dtype=object, engine="openpyxl")
+    except (BadZipFile, zlib.error, *DAMAGE) as error:
         raise UserError(f"{path} is not an .xlsx file: {error}") from None
     yield _cells(frame)
 
@@ -123,7 +130,7 @@ def _read_parquet(path: Path) -> Iterator[Cells]:
         raise UserError(f"{path} is not a Parquet file")
     try:
         frame = pd.read_parquet(path, engine="pyarrow")
-    except ValueError as error:  # pyarrow's own errors are of this kind
+    except DAMAGE as error:  # pyarrow's own errors are ValueErrors
         raise UserError(f"{path} is not a Parquet file: {error}") from None
     yield [[str(name) for name in frame.columns], *_cells(frame.astype(object))]
 

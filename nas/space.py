@@ -16,6 +16,10 @@ from nas.presets import Config, load
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+LARGEST = 1_000_000  # of a number in a space file
+MAX_STAGES = 16  # each but the first halves the resolution
+LARGEST_SCALED = 2**30  # of a width that follows the budget
+
 FIELDS = ("depth", "width", "kernel_size", "shortcut_kernel_size", "block")
 
 
@@ -23,7 +27,7 @@ class IntRange(Config):
     """The whole numbers low, low + step, ..., high; scaled with the budget given `at_params`."""
 
     low: int = Field(ge=1)
-    high: int
+    high: int = Field(le=LARGEST)
     step: int | None = Field(default=None, ge=1)
     at_params: int | None = Field(default=None, ge=1)
 
@@ -40,8 +44,10 @@ class IntRange(Config):
         if self.at_params is None:
             return range(self.low, self.high + 1, self.step or 1)
         step, scale = width_step(max_params), math.sqrt(max_params / self.at_params)
-        low = max(step, round(self.low * scale / step) * step)
-        high = max(low, round(self.high * scale / step) * step)
+        low, high = (
+            min(max(step, round(end * scale / step) * step), LARGEST_SCALED)
+            for end in (self.low, self.high)
+        )
         return range(low, high + 1, step)
 
 
@@ -79,8 +85,8 @@ class StageConfig(Config):
     @field_validator("depth", "width", "kernel_size", "shortcut_kernel_size")
     @classmethod
     def _is_positive(cls, value: int | IntRange | None) -> int | IntRange | None:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("it must be at least 1")
+        if isinstance(value, int) and not 1 <= value <= LARGEST:
+            raise ValueError(f"it must be at least 1, and at most {LARGEST:,}")
         return value
 
     @field_validator("kernel_size", "shortcut_kernel_size")
@@ -109,7 +115,7 @@ class StageConfig(Config):
 class SpaceConfig(Config):
     """A space file: the number of stages, what holds for all, and what holds for one by number."""
 
-    num_stages: int = Field(ge=1)
+    num_stages: int = Field(ge=1, le=MAX_STAGES)
     stage: StageConfig
     overrides: dict[str, StageConfig] = Field(default_factory=dict)
 

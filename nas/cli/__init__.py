@@ -80,6 +80,8 @@ def main(
         code = _refuse(f"cannot go on: {error.strerror or error}")
     except SystemExit as left:
         code = left.code
+    except _database_errors() as error:
+        code = _refuse(f"the database failed: {getattr(error, 'orig', None) or error}")
     if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
         print("interrupted; the same command goes on from here", file=sys.stderr)
     sys.exit(code)
@@ -88,6 +90,13 @@ def main(
 def _discard_output() -> None:
     """Let what is still to be printed go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """Give what a database fails with; only asked for, and so only imported, once something did."""
+    from nas.storage import DATABASE_ERRORS
+
+    return DATABASE_ERRORS
 
 
 def _refuse(message: str) -> int:

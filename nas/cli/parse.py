@@ -7,6 +7,7 @@ import re
 
 from nas.errors import UserError
 
+LARGEST_COUNT = 1e15
 SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000, "b": 1_000_000_000}
 UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
@@ -21,6 +22,8 @@ def parse_count(text: str) -> float:
     value = float(re.sub("[_,]", "", match[1])) * SUFFIXES[match[2].lower()] if match else 0
     if not 1 <= value < math.inf:
         raise UserError(f"{text!r} is not a number of at least 1 such as 5e6, 5M, 5_000_000, 250k")
+    if value > LARGEST_COUNT:
+        raise UserError(f"{text!r} is more than any network has; at most {LARGEST_COUNT:g}")
     return value
 
 

@@ -50,7 +50,7 @@ def load(kind: str, name_or_file: str, config: type[ConfigT]) -> tuple[str, Conf
     source, text = _read(kind, name_or_file)
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number or a nesting without end
         raise UserError(f"{source} is not TOML: {error}") from None
     return Path(source).stem, validate(config, raw, source)
 
