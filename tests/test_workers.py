@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
@@ -28,13 +29,12 @@ from nas.register import Register
 from nas.samplers import make_sampler, trial_id
 from nas.space import SearchSpace, SpaceConfig
 from nas.storage import open_storage, sqlite_url
-from nas.study import claimer
+from nas.study import TrialFailed, claimer
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker, look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
@@ -104,9 +104,20 @@ class Job:
             time.sleep(1_000)
         if fault == "taken":
             study._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
+        if fault == "diverges":
+            raise TrialFailed("diverged", "the training loss of epoch 1 is nan")
+        if fault is not None and Path(fault).is_dir():
+            Path(fault, "cgroup.procs").write_text(str(os.getpid()))
+            exhaust_memory()
         if fault == "leaves":
             os._exit(7)
         return formula(arch.arch_id)
+
+
+def exhaust_memory() -> None:
+    taken = []
+    while True:
+        taken.append(b"x" * 2**20)
 
 
 def formula(arch_id: str) -> float:
@@ -211,6 +222,45 @@ def test_a_database_that_another_program_locks_for_a_while_is_waited_for(tmp_pat
     locking.join()
     check(study, 12)
     assert heard.notices == []
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    """A control group of the system, whose processes may take 64 MB together."""
+    limits = (
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),  # version 1
+        ("/sys/fs/cgroup", "memory.max"),  # version 2
+    )
+    for root, name in limits:
+        group = Path(root, f"nas_test_{os.getpid()}")
+        with suppress(OSError):
+            group.mkdir()
+            if (group / name).exists():
+                (group / name).write_text(str(64 * 2**20))
+                yield group
+                group.rmdir()
+                return
+            group.rmdir()
+    pytest.skip("this user may not limit a process's memory")
+
+
+def test_networks_that_exhaust_memory_diverge_and_hang_end_alone(
+    memory_group: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parent, "KILL_AFTER_SECONDS", 0.5)
+    job = Job(url, 12, {2: str(memory_group), 5: "diverges", 8: "hangs"})
+    study = run(job, 2, Heard(), timeout=3.0)
+    check(study, 12)
+    reasons = {
+        trial.number: (trial.user_attrs["fail_reason"], trial.user_attrs["fail_detail"])
+        for trial in study.trials
+        if trial.state is TrialState.FAIL
+    }
+    assert reasons == {
+        2: ("lost", "its process was ended by SIGKILL (out of memory?)"),
+        5: ("diverged", "the training loss of epoch 1 is nan"),
+        8: ("timeout", "killed, 3 s of the trial were long over"),
+    }
 
 
 def test_a_network_that_kills_its_process_every_time_is_given_up(url: str) -> None:
