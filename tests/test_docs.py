@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,13 @@ def test_the_documents_python_runs(code: str) -> None:
 
 def test_the_documents_python_is_found() -> None:
     assert {"README.md-0", "search-strategy.md-0"} <= {block.id for block in BLOCKS}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_the_documents_shell_is_well_formed(path: Path) -> None:
+    code = "".join(re.findall(r"```sh\n(.*?)```", path.read_text("utf-8"), flags=re.DOTALL))
+    parsed = subprocess.run(["bash", "-n"], input=code, text=True, capture_output=True)
+    assert parsed.returncode == 0, parsed.stderr
 
 
 def test_every_flag_the_readme_names_exists() -> None:
