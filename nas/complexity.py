@@ -24,18 +24,23 @@ def count(arch: Architecture, resolution: int | None = None) -> Cost:
     """
     width, stride = arch.stages[0].width, arch.stem_stride
     resolution = RESOLUTION * stride if resolution is None else resolution
-    total = conv_bn_cost(arch.in_channels, width, 3, stride=stride, side=resolution)
+    parts = [conv_bn_cost(arch.in_channels, width, 3, stride=stride, side=resolution)]
     side = out_side(resolution, stride)
     for block, shape, repeats in arch.block_groups():
-        total += _cost(block_type(block), shape, side) * repeats
+        parts.append(_cost(block_type(block), shape, side, repeats))
         side = out_side(side, shape.stride)
     weights = arch.stages[-1].width * arch.num_classes
-    return total + Cost(num_params=weights + arch.num_classes, num_macs=weights)
+    parts.append(Cost(num_params=weights + arch.num_classes, num_macs=weights))
+    return Cost(
+        sum([part.num_params for part in parts]),
+        sum([part.num_buffers for part in parts]),
+        sum([part.num_macs for part in parts]),
+    )
 
 
 @lru_cache(maxsize=65_536)  # a search asks for the same few blocks over and over
-def _cost(block: BlockType, shape: BlockShape, side: int) -> Cost:
-    return block.cost(shape, side)
+def _cost(block: BlockType, shape: BlockShape, side: int, repeats: int) -> Cost:
+    return block.cost(shape, side) * repeats
 
 
 def count_params(arch: Architecture) -> int:

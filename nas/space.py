@@ -215,17 +215,24 @@ class SearchSpace:
     def decode(self, params: Mapping[str, Any]) -> Architecture:
         """Give the architecture of a full set of parameters."""
 
-        def value(number: int, name: str, choices: Choices) -> Any:  # noqa: ANN401
-            if f"{name}_{number}" not in self.choices:
+        def value(param: str | None, choices: Choices) -> Any:  # noqa: ANN401
+            if param is None:
                 return choices[0]
-            param = params[f"{name}_{number}"]
-            return param if isinstance(choices, range) else choices[param]
+            return params[param] if isinstance(choices, range) else choices[params[param]]
 
-        stages = (
-            Stage(**{name: value(number, name, choices) for name, choices in stage.items()})
-            for number, stage in enumerate(self.stages, 1)
-        )
+        stages = [Stage(*[value(*field) for field in stage]) for stage in self._fields]
         return Architecture(tuple(stages), *self._of_images)
+
+    @cached_property
+    def _fields(self) -> list[list[tuple[str | None, Choices]]]:
+        """List each stage's `FIELDS`: the parameter, `None` where nothing is left to choose."""
+        return [
+            [
+                (param if (param := f"{name}_{number}") in self.choices else None, stage[name])
+                for name in FIELDS
+            ]
+            for number, stage in enumerate(self.stages, 1)
+        ]
 
     def corner(self, pick: Callable[..., Any], cost: Callable[[Architecture], int]) -> Architecture:
         """Give the smallest (`pick=min`) or largest (`pick=max`) network by a cost.

@@ -64,11 +64,14 @@ class WidthScaling:
     def _solve(self, params: Params, target: float, rng: Random) -> Params:
         """Give the largest scale that keeps the limits and costs at most `target`."""
         low, high = self._scales(params)
+        kept = refused = None  # what was last found at either end: widths are few, scales many
         for _ in range(BISECTIONS):
             middle = (low * high) ** 0.5
-            low, high = (
-                (middle, high) if self._keeps(self._at(params, middle), target) else (low, middle)
-            )
+            found = self._at(params, middle)
+            if found == kept or (found != refused and self._keeps(found, target)):
+                low, kept = middle, found
+            else:
+                high, refused = middle, found
         return self._fill_up(self._at(params, low), rng)
 
     def _fill_up(self, params: Params, rng: Random) -> Params:
@@ -95,7 +98,7 @@ class WidthScaling:
         return params | {name: snap(params[name] * scale, dists[name]) for name in self.widths}
 
     def _keeps(self, params: Params, target: float) -> bool:
-        limits = self.region.limits
-        return limits[0].cost(params) <= target and all(
-            limit.cost(params) <= limit.maximum for limit in limits
+        first, *others = self.region.limits
+        return first.cost(params) <= min(target, first.maximum) and all(
+            limit.cost(params) <= limit.maximum for limit in others
         )
