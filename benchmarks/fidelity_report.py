@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 RESAMPLES = 2000
-LEAST_NETWORKS = 5  # below it no correlation is shown
+LEAST_NETWORKS = 5  # below it no correlation and no regret is shown
 RIDGE = 1.0  # on standardized ranks
 # A ladder halves what it keeps as it doubles the epochs; beside it, one rung and its finalists.
 # Both cost four epochs a network.
@@ -244,7 +244,7 @@ def fidelity(rows: pd.DataFrame) -> pd.DataFrame:
                 "kendall": estimate(kendall, score, truth),
                 "top half": estimate(spearman, score[is_better], truth[is_better]),
                 "corrected": estimate(corrected, score, truths) if has_reliability else UNKNOWN,
-                "regret": regret(score, truth) if len(both) else math.nan,
+                "regret": regret(score, truth) if len(both) >= LEAST_NETWORKS else math.nan,
                 "seconds": candidate.seconds.mean(),
                 "cost share": (candidate.seconds[both] / reference_seconds[both]).mean(),
             }
@@ -324,6 +324,25 @@ def reference_summary(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def not_yet(rows: pd.DataFrame, table: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
+    """Say what these rows are too few for."""
+    found = len(reference_seeds(rows))
+    thin = int((table["networks"] < LEAST_NETWORKS).sum())
+    lines = []
+    if found < LEAST_NETWORKS:
+        lines.append(
+            f"{found} networks have the reference's seeds; with fewer than {LEAST_NETWORKS} "
+            "nothing here says how any proxy ranks networks, only what it costs"
+        )
+    elif thin:
+        lines.append(f"{thin} candidates have fewer than {LEAST_NETWORKS} networks: no ranking yet")
+    if compared.empty:
+        lines.append(
+            f"no comparison of ladders yet: {2 * LEAST_NETWORKS} networks need all their rungs"
+        )
+    return lines
+
+
 def figure(table: pd.DataFrame) -> Figure:
     """Draw correlation against cost, the Pareto front marked."""
     import plotly.graph_objects as go
@@ -368,6 +387,7 @@ def main() -> None:
     print(table.to_string(index=False, formatters=formats, na_rep="-"))
     if not (compared := ladders(rows)).empty:
         print(compared.to_string(index=False))
+    print("\n".join(not_yet(rows, table, compared)))
     if arguments.csv:
         table.to_csv(arguments.csv, index=False)
     if arguments.figure:

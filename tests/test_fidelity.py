@@ -174,7 +174,12 @@ def test_a_measurement_that_has_just_begun_is_reported_as_far_as_it_goes() -> No
     line = line_of(begun, "epochs1")
     assert line["networks"] == 1
     assert str(line["spearman"]) == "-"
-    assert report.ladders(begun).empty
+    assert math.isnan(line["regret"]), "the best of one network is no finding"
+    compared = report.ladders(begun)
+    assert compared.empty
+    first, second = report.not_yet(begun, report.fidelity(begun), compared)
+    assert first.startswith("1 networks have the reference's seeds; with fewer than 5 nothing here")
+    assert second == "no comparison of ladders yet: 10 networks need all their rungs"
     none = begun[begun["candidate"] != "reference"]
     assert line_of(none, "epochs1")["networks"] == 0
 
@@ -182,7 +187,9 @@ def test_a_measurement_that_has_just_begun_is_reported_as_far_as_it_goes() -> No
 def test_ladders_are_compared_on_the_same_networks() -> None:
     rank = [float(network) for network in range(COUNT)]
     rows = rows_of(epochs1=rank[::-1], epochs2=rank, epochs4=rank, epochs8=rank)
-    ladder, finalists = report.ladders(rows).to_dict("records")
+    compared = report.ladders(rows)
+    assert report.not_yet(rows, report.fidelity(rows), compared) == []
+    ladder, finalists = compared.to_dict("records")
     assert ladder["mean regret"] > 0
     assert finalists["mean regret"] == 0
 
