@@ -86,7 +86,8 @@ def examine_study(study: Study, register: Register) -> list[Finding]:
         what = f"its attributes are of version {there}, this tool's are of {ATTRIBUTES_VERSION}"
         return [Finding(what, "use the version of this tool that wrote it, or start a new study")]
     space, stale = stored_space(study), []
-    if (sister := find_sister(study, FINALISTS)) is not None:
+    sister = find_sister(study, FINALISTS)
+    if sister is not None and "token" in sister.user_attrs:
         finalists = register.beside(sister.user_attrs["token"])
         stale = _stale_trials("finalists", sister, finalists, space)
     trials = _stale_trials("trials", study, register, space)

@@ -106,7 +106,7 @@ def queue_finalists(
     trials = study.get_trials(deepcopy=False)
     with register.lock():
         there = [t.user_attrs for t in sister.get_trials(deepcopy=False)]
-        known = {(attrs["source_trial"], attrs["seed"]) for attrs in there}
+        known = {(attrs.get("source_trial"), attrs.get("seed")) for attrs in there}
         for each in range(seed + 1, seed + 1 + wanted.num_seeds):
             for number in map(int, ranked):
                 if (number, each) not in known:

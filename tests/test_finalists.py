@@ -262,6 +262,7 @@ def test_stale_finalists_are_found_and_mended(tiny: Search) -> None:
     assert finding.fix is not None
     finding.fix()
     assert examine_study(study, register) == []
+    assert len(finalists_of(tiny(1, finalists="1x1"))) == 1, "what has no network stays out"
 
 
 def test_the_list_counts_networks_not_seeds(
