@@ -123,8 +123,10 @@ COMMAND = (
 def test_a_killed_rank_ends_the_training_in_one_line_and_the_same_command_goes_on(
     tmp_path: Path, killed_follower: str
 ) -> None:
-    assert "error: a process of this training is gone" in killed_follower
-    assert "Traceback" not in killed_follower.partition("error: a process")[0]
+    # torchrun may end the other process before that one has noticed.
+    lines = ("error: a process of this training is gone", "interrupted; the same command goes on")
+    said = next(line for line in lines if line in killed_follower)
+    assert "Traceback" not in killed_follower.partition(said)[0]
     process = torchrun(*COMMAND, "--quiet", cwd=tmp_path)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output

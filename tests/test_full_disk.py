@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ import nas
 from nas.architecture import Architecture
 from nas.cli import main
 from nas.errors import UserError
+from nas.retraining import RetrainListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,24 +59,24 @@ def test_in_a_trial_what_was_scored_stays_and_the_search_goes_on(
     assert after.trials[:2] == before.trials[:2]
 
 
-def test_at_a_checkpoint_and_the_training_is_the_undisturbed_one(disk: Path) -> None:
+def test_at_a_checkpoint_and_the_training_ends_as_if_undisturbed(disk: Path) -> None:
     Path("net.json").write_text(Architecture.of([1], [4]).to_json())
 
-    def retrain(storage: str) -> float:
+    def retrain(storage: str, listener: RetrainListener | None = None) -> float:
         (done,) = nas.retrain(
-            architecture="net.json", dataset="synthetic", epochs=2, batch_size=500, resolution=8,
+            architecture="net.json", dataset="synthetic", epochs=3, batch_size=500, resolution=8,
             device="cpu", checkpoint_seconds=0.0, storage=f"sqlite:///{storage}.db",
+            listener=listener,
         )  # fmt: skip
         return done.accuracy
 
-    filler = fill(disk)
+    undisturbed = retrain("one")
+    for model in disk.rglob("seed-0"):
+        shutil.rmtree(model)
     with pytest.raises(UserError, match=r"^cannot (write|make) .*: No space left on device$"):
-        retrain("one")
-    filler.unlink()
-    disturbed = retrain("one")
-    for model in disk.rglob("model.safetensors"):
-        model.unlink()
-    assert retrain("two") == disturbed
+        retrain("two", RetrainListener(on_epoch=lambda _row: fill(disk) and None))
+    (disk / "filler").unlink()
+    assert retrain("two") == undisturbed
 
 
 def test_under_a_report_and_no_part_of_it_is_left(

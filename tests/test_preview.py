@@ -102,7 +102,8 @@ def test_days_come_with_what_would_make_it_fit(capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().out
     assert "That is days" in told
     assert "--epochs 500 --width-factor 0.5" in told
-    assert re.search(r"--proxy quick +\S+  fits a day", told)
+    assert re.search(r"--proxy quick +[0-9]", told)
+    assert re.search(r"--trials [0-9]+ --finalists 0 +1d00h  fits a day", told)
 
 
 def test_a_begun_study_is_continued_in_words_only(capsys: pytest.CaptureFixture[str]) -> None:
