@@ -96,7 +96,7 @@ FULL = Scale(
     fast_epochs=(10, 20, 40, 80),
 )
 TINY = Scale(
-    study="headline-tiny",
+    study="synthetic-resnet-20k-quick-epochs1-resolution8",
     dataset="synthetic",
     size=20_000,
     search="--budget 20k --trials 2 --proxy quick --epochs 1 --resolution 8 --finalists 1x1",
@@ -426,9 +426,11 @@ class Session:
         return exit_code == 0
 
     def start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Start Python in the work folder, with this checkout's package."""
+        """Start Python in the work folder, with this checkout's package, out of Ctrl-C's reach."""
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.Popen([sys.executable, *arguments], cwd=self.work, env=environment)
+        return subprocess.Popen(
+            [sys.executable, *arguments], cwd=self.work, env=environment, process_group=0
+        )
 
     def decide(self) -> None:
         """Write down what can be decided now; nothing is decided twice."""
@@ -453,7 +455,8 @@ class Session:
     def close(self) -> None:
         """Bring the results up to date: sheets, report, full trainings, configuration."""
         study = self.scale.study
-        if not (self.work / "studies" / f"{study}.db").is_file():
+        url = f"sqlite:///{self.work}/studies/{study}.db"
+        if not has_scores(url, study):
             return
         commands = (
             f"export {study} results/tried.csv",
@@ -463,7 +466,7 @@ class Session:
         running = [self.start(["-m", "nas", *shlex.split(text)]) for text in commands]
         for process in running:
             wait_or_stop(process, STOP_SECONDS)
-        write_records(f"sqlite:///{self.work}/studies/{study}.db", study, self.results)
+        write_records(url, study, self.results)
 
     def show(self) -> int:
         """Print what is left and about how long it takes; gives the number of commands."""
@@ -479,10 +482,13 @@ class Session:
 
 
 def wait_or_stop(process: subprocess.Popen[bytes], seconds: float) -> int:
-    """Wait for a process, stop it as Ctrl-C does when time is up; gives its exit code."""
+    """Wait for a process, stop it as Ctrl-C does when time is up; gives its exit code.
+
+    Ctrl-C here is the same as time being up.
+    """
     try:
         return process.wait(max(seconds, 0.0))
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.send_signal(signal.SIGINT)
     try:
         return process.wait(STOP_SECONDS)
@@ -501,6 +507,17 @@ def choose_winner(leaderboard: Sequence[dict[str, Any]]) -> dict[str, Any]:
     kept += ("finalist_accuracy", "finalist_std", "finalist_seeds", "proposed_by", "arch_id")
     best = {name: row[name] for name in kept}
     return best | {"rank": row.get("rank"), "best_of_all": leaderboard[0]["trial"]}
+
+
+def has_scores(url: str, study_name: str) -> bool:
+    """Tell whether there is a study with something to show."""
+    from nas.errors import UserError
+    from nas.study import find_study, num_scored
+
+    try:
+        return num_scored(find_study(study_name, url)) > 0
+    except UserError:
+        return False
 
 
 def write_records(url: str, study_name: str, results: Path) -> None:
