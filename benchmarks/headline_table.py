@@ -69,6 +69,12 @@ class Group:
         )
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file."""
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def groups(rows: Sequence[dict[str, str]]) -> list[Group]:
     """Put together what differs in the seed alone, in the order of the rows."""
     found: dict[tuple[str, ...], list[dict[str, str]]] = {}
@@ -147,13 +153,15 @@ def table(found: Sequence[Group]) -> list[str]:
 
 def page(folder: Path) -> str:
     """Write the table and what follows from it."""
-    with (folder / "trainings.csv").open(encoding="utf-8") as file:
-        found = groups(list(csv.DictReader(file)))
+    found = groups(read_rows(folder / "trainings.csv"))
+    calls = [r for r in read_rows(folder / "commands.csv") if "search.py" in r["command"]]
+    searched = sum(float(row["seconds"]) for row in calls)
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     winner = plan["winner"]
     named = f"trial {winner['trial']}, {winner['architecture']}"
     lines = [
         f"Winner, named on validation: {named}, {winner['num_params']:,} parameters.",
+        f"The search, finalists included, took {searched / 60:.1f} min in {len(calls)} call(s).",
         "",
         *table(found),
         "",
@@ -179,7 +187,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("studies/cifar10-5M"))
     folder = parser.parse_args().folder
-    missing = [n for n in ("trainings.csv", "plan.json") if not (folder / n).is_file()]
+    missing = [
+        n for n in ("trainings.csv", "plan.json", "commands.csv") if not (folder / n).is_file()
+    ]
     if missing:
         parser.error(f"no {missing[0]} in {folder}; benchmarks/headline.py writes it to results/")
     print(page(folder), end="")

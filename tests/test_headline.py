@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import signal
@@ -220,13 +219,15 @@ def test_the_page_is_made_from_the_files_alone(tmp_path: Path) -> None:
         *seeds_of("trial-42", 0.9740, 0.9750, 0.9730),
         *seeds_of("trial-42", 0.951, 0.953, **fast),
     ]
-    with (tmp_path / "trainings.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    headline.write_rows(tmp_path / "trainings.csv", rows)
+    log = Log(tmp_path / "commands.csv")
+    log.add(Command("search.py --budget 5e6"), 0.0, 540.0, 128 + signal.SIGINT)
+    log.add(Command("search.py --budget 5e6"), 0.0, 360.0, 0)
+    log.add(Command("retrain.py --trial 42"), 0.0, 60.0, 0)
     winner = {"trial": 42, "architecture": "3x128", "num_params": 4_900_000}
     (tmp_path / "plan.json").write_text(json.dumps({"winner": winner}))
     page = headline_table.page(tmp_path)
+    assert "The search, finalists included, took 15.0 min in 2 call(s)." in page
     assert (
         "| trial-42 | 4,900,000 | strong-epochs200 | 200 | 3 | test | 97.40 % +- 0.10 "
         "| 97.40 % +- 0.10 | 100 | a GPU |"
