@@ -397,15 +397,16 @@ class Session:
     def do(self, pieces: Iterable[str]) -> bool:
         """Run what is left while there is time; tells whether anything ran."""
         pieces, has_run = list(pieces), False
-        while left := self.left(pieces):
-            piece, command = left[0]
-            if self.seconds_left < LEAST_SECONDS:
+        while True:
+            self.decide()
+            left = self.left(pieces)
+            if not left or self.seconds_left < LEAST_SECONDS:
                 break
+            piece, command = left[0]
             self.require_ready(piece)
             has_run = True
             if not self.run(command):
                 break
-            self.decide()
         return has_run
 
     def require_ready(self, piece: str) -> None:
