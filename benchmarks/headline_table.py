@@ -192,6 +192,8 @@ def main() -> None:
     ]
     if missing:
         parser.error(f"no {missing[0]} in {folder}; benchmarks/headline.py writes it to results/")
+    if json.loads((folder / "plan.json").read_text(encoding="utf-8"))["winner"] is None:
+        parser.error(f"{folder / 'plan.json'} names no winner; the search is not finished")
     print(page(folder), end="")
 
 
