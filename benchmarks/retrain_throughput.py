@@ -2,13 +2,14 @@
 
     python benchmarks/retrain_throughput.py [--data ../shared/data] [--out FILE.csv]
 
-For each recipe, three loops train the same network on the same images, with the recipe's batch
+For each recipe, these loops train the same network on the same images, with the recipe's batch
 size and optimizer, turn by turn in one run, so that what else the machine does meets all alike:
 
 - `nas`: the loop of retrain.py: images on the device, augmented there in batches;
 - `dataloader`: torchvision's data set and transforms on PIL images, a DataLoader with worker
   processes, a plain PyTorch loop;
-- `resident`: the loop of retrain.py on one normalized batch that never changes: the ceiling.
+- `resident`: the loop of retrain.py on one normalized batch that never changes: the ceiling;
+- with `--compile`, `compiled`: the loop of `retrain.py --compile`.
 
 A round is an epoch of `--steps` steps of each; what is reported is the median over the rounds of
 images per second, and of the ratio to the ceiling of the same round.
@@ -39,7 +40,7 @@ from nas.data import load_training_data
 from nas.distributed import ALONE, Ranks
 from nas.full_training import FullData
 from nas.model import build_model
-from nas.presets import read_architecture
+from nas.presets import hand_made_network, read_architecture
 from nas.provenance import provenance
 from nas.recipe import RetrainConfig
 from nas.training import autocast, choose_device, make_optimizer, start_training, train
@@ -123,12 +124,14 @@ class ResidentBatch:
 Epochs = Iterator[int]  # each `next` trains one epoch and gives the images it took
 
 
-def nas_epochs(arch: Architecture, batches: Batches, config: RetrainConfig) -> Epochs:
+def nas_epochs(
+    arch: Architecture, batches: Batches, config: RetrainConfig, *, is_compiled: bool = False
+) -> Epochs:
     """Train as retrain.py does."""
     device = batches.split.labels.device
     model = build_model(arch, device=device)
     state = start_training(model, config.training, device)
-    for metrics in train(model, batches, config.training, state=state):
+    for metrics in train(model, batches, config.training, state=state, is_compiled=is_compiled):
         yield metrics.num_images
 
 
@@ -165,14 +168,21 @@ def dataloader_epochs(
 
 
 def loops(
-    arch: Architecture, data: FullData, config: RetrainConfig, num_workers: int
+    arch: Architecture,
+    data: FullData,
+    config: RetrainConfig,
+    num_workers: int,
+    *,
+    is_compiled: bool,
 ) -> dict[str, Epochs]:
-    """Give the three loops by name, none started."""
+    """Give the loops by name, none started."""
     augmentations = config.make_augmentations(data.normalization)
     batches = Batches(data.train, data.normalization, config.batch_size, 0, augmentations)
     images, labels = next(batches.epoch(0))
     resident = ResidentBatch(data.train, images, labels, batches.num_steps)
+    compiled = nas_epochs(arch, batches, config, is_compiled=True)
     return {
+        **({"compiled": compiled} if is_compiled else {}),
         "resident": nas_epochs(arch, resident, config),  # type: ignore[arg-type]
         "nas": nas_epochs(arch, batches, config),
         "dataloader": dataloader_epochs(arch, data, config, num_workers),
@@ -192,7 +202,7 @@ def measure(
     arch: Architecture, data: FullData, config: RetrainConfig, arguments: argparse.Namespace
 ) -> Iterator[dict[str, object]]:
     """Run the rounds of one recipe; yields a row for each loop."""
-    running = loops(arch, data, config, arguments.workers)
+    running = loops(arch, data, config, arguments.workers, is_compiled=arguments.compile)
     for epochs in running.values():
         speed(epochs, arguments.device)  # not counted: workers start, memory is allocated
     rounds = [
@@ -216,6 +226,8 @@ def parsed(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset", default="synthetic", help="default: synthetic")
     parser.add_argument("--data", type=Path, default=Path("studies/data"))
     parser.add_argument("--architecture", type=Path, help="JSON; default: the 100k winner")
+    parser.add_argument("--model", help="a hand-made network instead: ResNet26_97")
+    parser.add_argument("--compile", action="store_true", help="time retrain.py --compile as well")
     parser.add_argument("--recipes", nargs="+", default=["strong", "seed"])
     parser.add_argument("--steps", type=int, default=20, help="of each loop a round")
     parser.add_argument("--rounds", type=int, default=9)
@@ -232,7 +244,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments.device = choose_device(arguments.device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    arch = WINNER if arguments.architecture is None else read_architecture(arguments.architecture)
+    if arguments.model is not None:
+        arch = hand_made_network(arguments.model)
+    else:
+        file = arguments.architecture
+        arch = WINNER if file is None else read_architecture(file)
     data = load_training_data(arguments.dataset, arguments.data)
     made_with = {
         "num_params": count(arch).num_params,

@@ -1,6 +1,6 @@
 """Where the seconds of a proxy trial go, and how near the loop is to what its steps alone cost.
 
-    python benchmarks/training_speed.py [--data DIR] [--device cpu] [--out FILE.csv]
+    python benchmarks/training_speed.py [--data DIR] [--device cpu] [--sizes 5000000] [--out FILE]
 
 For three sizes of the hand-made shape, a few steps of the `quick` schedule on CPUs and of
 `standard` on CUDA, with a ninth as many validation images as training images:
@@ -49,13 +49,13 @@ from nas.proxy import ProxyConfig, ProxyData, run_proxy
 from nas.training import autocast, evaluate, lr_at, make_optimizer, start_training
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nas.architecture import Architecture
 
 SIZES = {"cpu": (30_000, 100_000, 1_000_000), "cuda": (250_000, 1_000_000, 5_000_000)}
 PROXIES = {"cpu": "quick", "cuda": "standard"}
-STEPS = {"cpu": 8, "cuda": 88}
+STEPS = {"cpu": 8, "cuda": 87}  # 87 batches of 512 are an epoch of CIFAR-10's 45,000
 PARTS = ("data", "forward and backward", "optimizer", "validation")
 
 
@@ -229,19 +229,21 @@ def measure(case: Case, device: str, repeats: int) -> dict[str, float]:
     return medians
 
 
-def cases(root: str, device: str, steps: int) -> dict[int, Case]:
+def cases(
+    dataset: str, root: str, device: str, sizes: Sequence[int], steps: int
+) -> dict[int, Case]:
     """Prepare the networks and as many images as the steps take."""
     config = ProxyConfig.load(PROXIES[device])[1].model_copy(update={"epochs": 1})
-    whole = load_training_data("cifar10", root)
+    whole = load_training_data(dataset, root)
     data = ProxyData.prepare(whole, config.resolution, device)
-    num_train = steps * config.batch_size
+    num_train = min(steps * config.batch_size, len(data.train))
     train, val = (
         split.select(torch.arange(number, device=data.device))
         for split, number in ((data.train, num_train), (data.val, num_train // 9))
     )
     few = ProxyData(train, val, data.normalization, data.num_classes)
     shape = hand_made_network("ResNet26_97")
-    return {size: Case(scaled(shape, size), few, config) for size in SIZES[device]}
+    return {size: Case(scaled(shape, size), few, config) for size in sizes}
 
 
 def scaled(shape: Architecture, max_params: int) -> Architecture:
@@ -253,7 +255,9 @@ def scaled(shape: Architecture, max_params: int) -> Architecture:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--data", default="studies/data")
+    parser.add_argument("--sizes", type=int, nargs="+", help="most parameters of each network")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--steps", type=int, help="of training")
     parser.add_argument("--repeats", type=int, default=3)
@@ -265,7 +269,9 @@ def main() -> None:
     steps = arguments.steps or STEPS[device]
     default = Path(__file__).parent / "results" / f"training_speed-{device}.csv"
     rows = []
-    for size, case in cases(arguments.data, device, steps).items():
+    sizes = arguments.sizes or SIZES[device]
+    prepared = cases(arguments.dataset, arguments.data, device, sizes, steps)
+    for size, case in prepared.items():
         medians = measure(case, device, arguments.repeats)
         num_params = count(case.arch).num_params
         for name, seconds in medians.items():

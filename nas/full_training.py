@@ -11,6 +11,7 @@ from nas.batches import Batches, Normalization, derived_generator
 from nas.checkpoint import Checkpoint
 from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
+from nas.interruption import Interruption
 from nas.model import build_model
 from nas.training import OnStep, evaluate, start_training, train
 
@@ -99,7 +100,7 @@ def train_in_full(
     """Train `arch` by the whole recipe, from its newest checkpoint if there is one.
 
     On a CPU with the same number of threads the result is the same to the last bit, however often
-    the training was interrupted.
+    the training was interrupted. Ctrl-C and SIGTERM end it after the step, which is saved first.
 
     Args:
         arch: The network.
@@ -126,11 +127,15 @@ def train_in_full(
     def after_step(done: int, total: int) -> None:
         saver.save_if_due()
         listener.on_step(done, total)
+        if interruption.is_waiting:
+            saver.save()
+            interruption.let_through()
 
-    for metrics in training.epochs(after_step):
-        saver.rows.append(_row(metrics, state.result, data))
-        saver.save_if_due(is_last=state.epoch == config.epochs)
-        listener.on_rows(saver.rows)
+    with Interruption() as interruption:
+        for metrics in training.epochs(after_step):
+            saver.rows.append(_row(metrics, state.result, data))
+            saver.save_if_due(is_last=state.epoch == config.epochs)
+            listener.on_rows(saver.rows)
     return Trained(state.result.eval(), saver.rows, saver.elapsed_seconds)
 
 
@@ -245,8 +250,11 @@ class _Saver:
 
     def save_if_due(self, *, is_last: bool = False) -> None:
         """Save if the last one is old enough, or nothing more is to come."""
-        if not is_last and time.monotonic() - self._saved < self._checkpoints.seconds:
-            return
+        if is_last or time.monotonic() - self._saved >= self._checkpoints.seconds:
+            self.save()
+
+    def save(self) -> None:
+        """Save now."""
         numbers = {
             "state": self._state.numbers(),
             "rows": self.rows,

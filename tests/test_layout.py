@@ -14,7 +14,7 @@ NAS = ROOT / "nas"
 
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
-    ("errors", "architecture", "residual", "progress"),
+    ("errors", "architecture", "residual", "progress", "interruption"),
     ("presets", "synthetic", "checkpoint", "training_state", "image_folder"),
     ("space", "blocks", "data", "distributed", "register", "encoding", "warping"),
     ("complexity", "model", "batches", "image_ops", "gaussian_process", "sheet"),

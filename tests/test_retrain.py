@@ -31,6 +31,7 @@ from nas.cli.retrain import retrain as retrain_command
 from nas.complexity import count_params
 from nas.data import DATASETS, Split, load_test_data, load_training_data
 from nas.errors import UserError
+from nas.interruption import Interruption
 from nas.model import build_model
 from nas.recipe import RetrainConfig
 from nas.retrain import best_by_mean
@@ -344,6 +345,50 @@ def interrupted(outside: Retrain, step: int, **others: Any) -> None:
     listener = stop_at(step, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         outside(checkpoint_seconds=0, listener=listener, **others)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_training_after_the_step_and_that_step_is_saved(
+    folder: Path, outside: Retrain, number: signal.Signals
+) -> None:
+    (undisturbed,) = outside()
+    kept = weights([undisturbed])
+    start_anew(folder)
+
+    def end(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    before = [signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        at_step_13 = RetrainListener(
+            on_step=lambda done, _total: signal.raise_signal(number) if done == 13 else None
+        )
+        with pytest.raises(KeyboardInterrupt):
+            outside(listener=at_step_13)
+        assert signal.getsignal(number) is end
+    finally:
+        for each, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(each, handler)
+    steps: list[int] = []
+    resumed = outside(listener=RetrainListener(on_step=lambda done, _total: steps.append(done)))
+    assert steps == list(range(14, 2 * STEPS + 1))
+    assert weights(resumed) == kept
+
+
+def test_a_second_signal_does_not_wait_for_the_end_of_the_step() -> None:
+    interruption = Interruption()
+    with interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.is_waiting
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interruption.let_through()
+
+
+def test_a_signal_of_which_no_step_came_after_is_let_through_in_the_end() -> None:
+    with pytest.raises(KeyboardInterrupt), Interruption():
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_a_damaged_checkpoint_falls_back_with_a_warning_and_ends_the_same(

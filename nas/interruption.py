@@ -1,0 +1,64 @@
+"""Interruption: Ctrl-C and SIGTERM wait for the end of a step, so that nothing of it is lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+    from typing import Self
+
+HELD = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Holds the first signal back until it is let through; a second one is not held.
+
+    Outside the main thread, which alone receives signals, it does nothing. Signals that were
+    ignored before stay ignored.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, object] = {}
+        self._waiting: int | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a signal is held back."""
+        return self._waiting is not None
+
+    def let_through(self) -> None:
+        """Do what the signal would have done, if one is held back."""
+        if self._waiting is not None:
+            number, self._waiting = self._waiting, None
+            signal.raise_signal(number)
+
+    def __enter__(self) -> Self:
+        """Begin to hold."""
+        if threading.current_thread() is threading.main_thread():
+            for number in HELD:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._handlers[number] = signal.signal(number, self._hold)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let through what no step came after, unless something else went wrong."""
+        self._restore()
+        if error is None:
+            self.let_through()
+
+    def _hold(self, number: int, _frame: FrameType | None) -> None:
+        self._restore()
+        self._waiting = number
+
+    def _restore(self) -> None:
+        while self._handlers:
+            number, handler = self._handlers.popitem()
+            signal.signal(number, handler)  # type: ignore[arg-type]

@@ -1,0 +1,238 @@
+"""The headline's scripts: what is run next, for how long, what counts as better."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import headline
+import headline_table
+import pytest
+from headline import FULL, PIECES, Command, Log, Plan, Session, fitting_epochs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLAN = Plan(
+    seconds_an_epoch={"strong": 2.0, "seed": 3.0},
+    seconds_a_proxy_epoch=1.0,
+    is_compiled=False,
+    strong_epochs=200,
+    longest_epochs=600,
+    winner={"trial": 42},
+)
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    (tmp_path / "results").mkdir()
+    return Session(FULL, tmp_path, tmp_path, "cpu", time.monotonic() + 60)
+
+
+def finish(session: Session, *pieces: str) -> None:
+    for _, command in session.left(pieces):
+        session.log.add(command, 0.0, 1.0, 0)
+
+
+# What is run
+
+
+def test_the_longest_schedule_is_chosen_that_fits_its_minutes() -> None:
+    schedules = (50, 100, 200)
+    assert fitting_epochs(schedules, 2.0, 6, 54.0) == 200  # 2,400 of 2,916 s
+    assert fitting_epochs(schedules, 2.0, 6, 44.0) == 100  # 2,400 of 2,376 s
+    assert fitting_epochs(schedules, 100.0, 6, 1.0) == 50, "the shortest, where none fits"
+
+
+def test_both_networks_get_the_same_recipe_epochs_and_seeds() -> None:
+    commands = [command.text for command in PIECES["strong"](FULL, PLAN)]
+    baseline = [text for text in commands if "--model ResNet26_97" in text]
+    winner = [text for text in commands if "--trial 42" in text]
+    assert len(baseline) == len(winner) == FULL.seeds
+    assert baseline == [text.replace("--trial 42", "--model ResNet26_97") for text in winner]
+
+
+def test_what_is_finished_is_left_out_and_what_was_stopped_is_not(session: Session) -> None:
+    first, second = (command for _, command in session.left(["speed"]))
+    session.log.add(first, 0.0, 100.0, 128 + signal.SIGINT)
+    assert [command for _, command in session.left(["speed"])] == [first, second]
+    assert session.log.seconds_left(first) == 80.0
+    session.log.add(first, 0.0, 100.0, 0)
+    assert [command for _, command in session.left(["speed"])] == [second]
+
+
+def test_trainings_wait_for_the_search(session: Session) -> None:
+    with pytest.raises(SystemExit, match="strong comes after speed"):
+        session.do(["strong"])
+
+
+def test_epochs_and_compile_follow_the_measured_speeds_and_are_decided_once(
+    session: Session,
+) -> None:
+    def write(compiled: int) -> None:
+        speeds = {"nas": 25_000, "compiled": compiled, "dataloader": 1}
+        rows = [
+            {"recipe": recipe, "loop": loop, "images_per_second": speed}
+            for recipe in ("strong", "seed")
+            for loop, speed in speeds.items()
+        ]
+        headline.write_rows(session.results / "retrain_throughput.csv", rows)
+
+    trial = {"num_params": 5, "what": "trial", "seconds": 1.5}
+    headline.write_rows(session.results / "training_speed.csv", [trial])
+    finish(session, "speed")
+    write(compiled=50_000)
+    session.decide()
+    plan = Plan.load(session.results)
+    assert plan == Plan(
+        seconds_an_epoch={"strong": 1.0, "seed": 1.0},
+        seconds_a_proxy_epoch=1.5,
+        is_compiled=True,
+        strong_epochs=400,
+        longest_epochs=1000,
+    )
+    assert "--compile" in PIECES["strong"](FULL, plan)[0].text
+    write(compiled=1)
+    session.decide()
+    assert Plan.load(session.results) == plan
+
+
+def test_the_winner_is_the_best_that_the_search_proposed() -> None:
+    columns = (
+        "architecture", "num_params", "num_macs", "val_accuracy", "denoised", "finalist_accuracy",
+        "finalist_std", "finalist_seeds", "arch_id",
+    )  # fmt: skip
+    rows = [
+        dict.fromkeys(columns, 0) | {"rank": rank, "trial": trial, "proposed_by": who}
+        for rank, (trial, who) in enumerate([(0, "baseline"), (7, "default"), (3, "default")])
+    ]
+    winner = headline.choose_winner(rows)
+    assert (winner["trial"], winner["best_of_all"]) == (7, 0)
+
+
+def test_a_command_is_stopped_as_by_ctrl_c_when_time_is_up() -> None:
+    code = "import time; print('ready', flush=True); time.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert headline.wait_or_stop(process, 0.0) == -signal.SIGINT
+
+
+def test_a_pack_holds_databases_results_and_the_newest_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    folder = work / "studies" / "s" / "trial-1" / "strong" / "seed-0"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"large")
+    for step in ("000000001-aa", "000000002-bb"):
+        (folder / "checkpoints" / f"step-{step}.safetensors").write_text(step)
+    (work / "results").mkdir()
+    Log(work / "results" / "commands.csv").add(Command("search.py"), 0.0, 1.0, 0)
+    database = sqlite3.connect(work / "studies" / "s.db")
+    database.executescript("PRAGMA journal_mode=WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1);")
+    headline.pack(work, out)
+    headline.pack(work, out)
+    database.close()
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert names == {
+        "results/commands.csv",
+        "studies/s.db",
+        "studies/s/trial-1/strong/seed-0/checkpoints/step-000000002-bb.safetensors",
+    }
+    copied = sqlite3.connect(out / "studies" / "s.db")
+    assert copied.execute("SELECT x FROM t").fetchall() == [(1,)]
+    copied.close()
+    assert "packed" in capsys.readouterr().out
+
+
+def test_a_full_training_becomes_a_row_with_its_device_but_not_its_host() -> None:
+    made_with = {"device_name": "a GPU", "host": "secret", "torch": "2.11.0"}
+    attributes = {"network": "n", "seed": 1, "provenance": json.dumps(made_with)}
+    row = headline.record(attributes)
+    assert (row["network"], row["seed"], row["device_name"]) == ("n", 1, "a GPU")
+    assert "secret" not in row.values()
+
+
+# What it comes to
+
+
+def training(network: str, seed: int, accuracy: float, **others: Any) -> dict[str, str]:
+    row = {
+        "network": network,
+        "recipe": "strong-epochs200",
+        "split": "test",
+        "num_params": 4_900_000,
+        "epochs": 200,
+        "device_name": "a GPU",
+        "seed": seed,
+        "accuracy": accuracy,
+        "flip_accuracy": accuracy,
+        "elapsed_seconds": 100.0,
+    }
+    return {name: str(value) for name, value in (row | others).items()}
+
+
+def seeds_of(network: str, *accuracies: float, **others: Any) -> list[dict[str, str]]:
+    return [training(network, seed, value, **others) for seed, value in enumerate(accuracies)]
+
+
+def verdict_of(winner: list[float], baseline: list[float]) -> str:
+    rows = seeds_of("trial-42", *winner) + seeds_of("ResNet26_97", *baseline)
+    (verdict,) = headline_table.verdicts(headline_table.groups(rows), "trial-42")
+    return verdict
+
+
+def test_the_standard_error_of_a_difference_is_that_of_both_means() -> None:
+    # Variances 1 and 4 (of n - 1), three values each: sqrt(1/3 + 4/3).
+    error = headline_table.standard_error([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert error == pytest.approx(math.sqrt(5 / 3))
+
+
+def test_more_than_two_standard_errors_is_better_and_less_is_not_distinguishable() -> None:
+    # Deviations of 0.1 points, three seeds each: the standard error is 0.0816 points.
+    baseline = [0.970, 0.971, 0.969]
+    assert verdict_of([0.9717, 0.9727, 0.9707], baseline) == (
+        "trial-42 beats ResNet26_97 under strong-epochs200 by 0.17 points, standard error 0.08"
+    )
+    assert "not distinguishable (0.16 points" in verdict_of([0.9716, 0.9726, 0.9706], baseline)
+    assert verdict_of(baseline, [0.980, 0.981, 0.979]).startswith("ResNet26_97 beats trial-42")
+
+
+def test_one_seed_is_never_better() -> None:
+    assert "not distinguishable (fewer than two seeds)" in verdict_of([0.99], [0.5, 0.51])
+
+
+def test_the_page_is_made_from_the_files_alone(tmp_path: Path) -> None:
+    fast = {"recipe": "strong-epochs10", "epochs": 10, "elapsed_seconds": 12.5}
+    rows = [
+        *seeds_of("ResNet26_97", 0.970, 0.971, 0.969),
+        *seeds_of("trial-42", 0.9740, 0.9750, 0.9730),
+        *seeds_of("trial-42", 0.951, 0.953, **fast),
+    ]
+    headline.write_rows(tmp_path / "trainings.csv", rows)
+    log = Log(tmp_path / "commands.csv")
+    log.add(Command("search.py --budget 5e6"), 0.0, 540.0, 128 + signal.SIGINT)
+    log.add(Command("search.py --budget 5e6"), 0.0, 360.0, 0)
+    log.add(Command("retrain.py --trial 42"), 0.0, 60.0, 0)
+    winner = {"trial": 42, "architecture": "3x128", "num_params": 4_900_000}
+    (tmp_path / "plan.json").write_text(json.dumps({"winner": winner}))
+    page = headline_table.page(tmp_path)
+    assert "The search, finalists included, took 15.0 min in 2 call(s)." in page
+    assert (
+        "| trial-42 | 4,900,000 | strong-epochs200 | 200 | 3 | test | 97.40 % +- 0.10 "
+        "| 97.40 % +- 0.10 | 100 | a GPU |"
+    ) in page
+    assert "- trial-42 beats ResNet26_97 under strong-epochs200 by 0.40 points" in page
+    assert "- 95 % on test: first after 12.5 s of training (trial-42, 10 epochs" in page
+    assert "- 97 % on test: first after 100.0 s of training (ResNet26_97" in page
+    assert "- 97.5 % on test: by none of these." in page
