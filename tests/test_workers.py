@@ -29,7 +29,7 @@ from nas.register import Register
 from nas.samplers import make_sampler, trial_id
 from nas.space import SearchSpace, SpaceConfig
 from nas.storage import open_storage, sqlite_url
-from nas.study import TrialFailed, claimer
+from nas.study import TrialFailed, claimer, find_sister
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker, look
 
@@ -425,3 +425,20 @@ def test_a_worker_whose_parent_is_killed_stops_by_itself(
     study = tiny(5, study="b")
     scored = [t for t in study.trials if t.state is TrialState.COMPLETE]
     assert len(scored) == len({t.user_attrs["arch_id"] for t in scored}) == 5
+
+
+def test_two_full_trainings_of_one_study_at_once_are_both_recorded(
+    folder: Path, tiny: Callable[..., Study]
+) -> None:
+    study = tiny(2)
+    code = (
+        "import sys, nas; nas.retrain(int(sys.argv[1]), device='cpu', epochs=1, batch_size=500,"
+        " resolution=8)"
+    )
+    commands = [[sys.executable, "-c", code, number] for number in "01"]
+    trainings = [subprocess.Popen(command, cwd=folder) for command in commands]
+    assert [training.wait(300) for training in trainings] == [0, 0]
+    sister = find_sister(study, "retrain")
+    assert sister is not None
+    recorded = {trial.user_attrs["source_trial"]: trial.state.name for trial in sister.trials}
+    assert recorded == {0: "COMPLETE", 1: "COMPLETE"}
