@@ -2,15 +2,15 @@
 
 Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), chapters 2 and 5. The
 covariance is the sum of a linear kernel (Bayesian ridge), a Gaussian kernel of the distance
-(interactions) and white noise; its settings and the warping of the values are those of the largest
-evidence.
+(interactions) and white noise. How much each column counts in both (automatic relevance
+determination, section 5.1), the other settings and the warping of the values are those of the
+largest posterior density.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,15 +18,20 @@ import numpy as np
 from nas.warping import REACHES, Warping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
 EVIDENCE_ROWS = 128  # evenly spread, of which the evidence is computed
-MAX_CLIMB = 15  # steps up the evidence
+STEPS = 25  # of the climb up the evidence for the first warping
+FURTHER_STEPS = 8  # for each other, from where the one before ended
 JITTER = 1e-6
+
+# The logarithms of the last settings, after those of the relevances: the odds of the linear share,
+# the inverse square of the length, the noise. Their priors are normal, as is that of a relevance's.
+MEANS, DEVIATIONS = (0.0, 0.0, math.log(0.25)), (2.0, 1.0, 2.0)
+LOW, HIGH = (-4.0, -3.0, -6.0), (4.0, 3.0, 3.0)
+RELEVANCE_DEVIATION, RELEVANCE_BOUND = 0.7, 4.0
 
 
 @dataclass(frozen=True)
@@ -34,40 +39,41 @@ class Kernel:
     """The settings of a model; the linear and the Gaussian share sum to one.
 
     Attributes:
-        linear: Share of the linear part, in [0, 1].
-        length: Of the Gaussian part, in root mean square distances between rows.
+        relevances: How much each column counts in products and squared distances.
+        linear: Share of the linear part, in (0, 1).
+        steepness: Inverse square of the Gaussian part's length, in mean squared distances.
         noise: Variance of the noise relative to both.
         reach: Of the values' warping.
     """
 
-    linear: float = 0.5
-    length: float = 1.0
-    noise: float = 0.25
-    reach: float = math.inf
+    relevances: tuple[float, ...]
+    linear: float
+    steepness: float
+    noise: float
+    reach: float
 
-    def covariance(self, products: Array, distances: Array) -> Array:
-        """Mix both parts, without the noise."""
-        gaussian = np.exp(distances / (-2 * self.length**2))
+    @classmethod
+    def of(cls, logarithms: Array, reach: float) -> Kernel:
+        """Make one of the logarithms of its settings."""
+        *relevances, odds, steepness, noise = np.exp(logarithms).tolist()
+        return cls(tuple(relevances), odds / (1 + odds), steepness, noise, reach)
+
+    def covariance(self, left: Array, right: Array) -> Array:
+        """Mix both parts for all pairs of rows, without the noise."""
+        products, distances = _compared(left, right, np.array(self.relevances))
+        gaussian = np.exp(-self.steepness * distances / 2)
         return self.linear * products + (1 - self.linear) * gaussian
 
-    def with_noise(self, products: Array, distances: Array) -> Array:
+    def with_noise(self, rows: Array) -> Array:
         """Give the covariance of the rows themselves."""
-        covariance = self.covariance(products, distances)
+        covariance = self.covariance(rows, rows)
         covariance[np.diag_indices_from(covariance)] += self.noise + JITTER
         return covariance
 
-    def steps(self) -> Iterator[Kernel]:
-        """Yield the kernels that differ by a step in one setting."""
-        for factor in (2.0, 0.5):
-            odds = self.linear / (1 - self.linear) * factor**2
-            yield replace(self, linear=min(max(odds / (1 + odds), 0.01), 0.99))
-            yield replace(self, length=min(max(self.length * factor**0.5, 0.5), 4.0))
-            for further in (factor, factor**3):
-                yield replace(self, noise=min(max(self.noise * further, 1e-3), 100.0))
-
-    def log_prior(self) -> float:
-        """Give the noise's: log-normal, a factor of e**2 is one deviation."""
-        return -((math.log(self.noise / Kernel().noise) / 2) ** 2) / 2
+    def variances(self, rows: Array) -> Array:
+        """Give each row's own, without the noise."""
+        variances: Array = self.linear * rows**2 @ np.array(self.relevances) + 1 - self.linear
+        return variances
 
 
 class GaussianProcess:
@@ -94,31 +100,30 @@ class GaussianProcess:
         self._values = values
         self._features = features
         self._scale = _Scale(features)
-        rows = self._rows = self._scale(features)
-        products, distances = self._scale.products(rows, rows), self._scale.distances(rows, rows)
+        self._rows = self._scale(features)
         if kernel is None:
-            found = _climb(products, distances, values)
+            found = evidences(features, values)
             kernel = max(found, key=lambda each: found[each])
         self.kernel = kernel
         self.warping = Warping.of(values, self.kernel.reach)
         self.targets = self.warping(values)
         self._offset = float(self.targets.mean())
         centred = self.targets - self._offset
-        self._precision = np.linalg.inv(self.kernel.with_noise(products, distances))
+        self._precision = np.linalg.inv(self.kernel.with_noise(self._rows))
         self._weights = self._precision @ centred
         self._variance = max(float(centred @ self._weights) / len(values), 1e-300)
         self.residuals = self._weights / np.diag(self._precision)
 
     def mean(self, features: Array) -> Array:
         """Give the posterior means for (M, D) features."""
-        return self._offset + self._cross(self._scale(features)) @ self._weights
+        rows = self._scale(features)
+        return self._offset + self.kernel.covariance(rows, self._rows) @ self._weights
 
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Give means and standard deviations, without noise, for (M, D) features."""
         rows = self._scale(features)
-        cross = self._cross(rows)
-        prior = self.kernel.linear * self._scale.norms(rows) + 1 - self.kernel.linear
-        left = prior - ((cross @ self._precision) * cross).sum(axis=1)
+        cross = self.kernel.covariance(rows, self._rows)
+        left = self.kernel.variances(rows) - ((cross @ self._precision) * cross).sum(axis=1)
         deviations = np.sqrt(np.maximum(left, 0.0) * self._variance)
         return self._offset + cross @ self._weights, deviations
 
@@ -128,84 +133,88 @@ class GaussianProcess:
         rows = np.vstack([self._features, features])
         return GaussianProcess(rows, values, self.kernel)
 
-    def _cross(self, rows: Array) -> Array:
-        products = self._scale.products(rows, self._rows)
-        return self.kernel.covariance(products, self._scale.distances(rows, self._rows))
-
 
 class _Scale:
-    """Maps columns to [0, 1], those that do not vary to 0; products and distances between rows."""
+    """Maps columns to spans of one, those that do not vary to 0; rows to a mean square of one."""
 
     def __init__(self, features: Array) -> None:
         self._low = features.min(axis=0)
         spans = features.max(axis=0) - self._low
         self._spans = np.where(spans > 0, spans, np.inf)
-        scaled = self(features)
+        scaled = (features - self._low) / self._spans
         self._centre = scaled.mean(axis=0)
-        self._variance = max(float(((scaled - self._centre) ** 2).sum(axis=1).mean()), 1e-12)
+        variance = float(((scaled - self._centre) ** 2).sum(axis=1).mean())
+        self._deviation = math.sqrt(max(variance, 1e-12))
 
     def __call__(self, features: Array) -> Array:
-        scaled: Array = (features - self._low) / self._spans
+        scaled: Array = ((features - self._low) / self._spans - self._centre) / self._deviation
         return scaled
 
-    def products(self, left: Array, right: Array) -> Array:
-        """Give the linear kernel of scaled rows; its diagonal is 1 on average."""
-        products: Array = (left - self._centre) @ (right - self._centre).T / self._variance
-        return products
 
-    def norms(self, rows: Array) -> Array:
-        """Give the diagonal of the linear kernel."""
-        squares: Array = ((rows - self._centre) ** 2).sum(axis=1) / self._variance
-        return squares
-
-    def distances(self, left: Array, right: Array) -> Array:
-        """Give squared distances of scaled rows; 1 on average."""
-        squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2 * left @ right.T
-        distances: Array = np.maximum(squares, 0.0) / (2 * self._variance)
-        return distances
+def _compared(left: Array, right: Array, relevances: Array) -> tuple[Array, Array]:
+    """Give the products of rows and their squared distances, which are 1 on average at first."""
+    products = (left * relevances) @ right.T
+    squares = (left**2 @ relevances)[:, None] + right**2 @ relevances
+    return products, np.maximum(squares / 2 - products, 0.0)
 
 
 def evidences(features: Array, values: Array) -> dict[Kernel, float]:
-    """Give the log evidence of the best kernel for these values, and of those around it."""
-    scale = _Scale(features)
-    rows = scale(features)
-    return _climb(scale.products(rows, rows), scale.distances(rows, rows), values)
+    """Give for each warping the kernel of the largest posterior density, and its logarithm."""
+    from scipy.optimize import minimize  # here, for it takes a moment to import
 
-
-def _climb(products: Array, distances: Array, values: Array) -> dict[Kernel, float]:
-    """Climb the evidence one setting at a time; give it of all kernels seen on the way."""
-    number = len(values)
+    number, num_columns = features.shape
     picked = np.linspace(0, number - 1, min(number, EVIDENCE_ROWS)).astype(int)
-    square = np.ix_(picked, picked)
-    products, distances, values = products[square], distances[square], values[picked]
-    warpings = [Warping.of(values, reach) for reach in REACHES]
-    targets = np.stack([warping(values) for warping in warpings], axis=1)
-    targets -= targets.mean(axis=0)
-    slopes = np.array([warping.log_slope(values) for warping in warpings])
-    seen: dict[Kernel, Array] = {}
-
-    def evidence(kernel: Kernel) -> float:
-        if kernel not in seen:
-            seen[kernel] = slopes + _evidence(kernel, products, distances, targets)
-        return float(seen[kernel].max())
-
-    best = Kernel()
-    for _ in range(MAX_CLIMB):
-        better = max(itertools.chain([best], best.steps()), key=evidence)
-        if better == best:
-            break
-        best = better
-    return {
-        replace(kernel, reach=reach): float(value)
-        for kernel, found in seen.items()
-        for reach, value in zip(REACHES, found, strict=True)
-    }
+    rows, values = _Scale(features)(features)[picked], values[picked]
+    logarithms = np.append(np.zeros(num_columns), MEANS)
+    bounds = [(-RELEVANCE_BOUND, RELEVANCE_BOUND)] * num_columns + list(zip(LOW, HIGH, strict=True))
+    steps, found = STEPS, {}
+    for reach in REACHES:
+        warping = Warping.of(values, reach)
+        targets = warping(values)
+        deviation = max(float(targets.std()), 1e-300)
+        best = minimize(
+            _loss,
+            logarithms,
+            (rows, (targets - targets.mean()) / deviation),
+            method="L-BFGS-B",
+            jac=True,
+            bounds=bounds,
+            options={"maxiter": steps},
+        )
+        logarithms, steps = best.x, FURTHER_STEPS
+        log_slope = warping.log_slope(values) - len(values) * math.log(deviation)
+        found[Kernel.of(logarithms, reach)] = log_slope - float(best.fun)
+    return found
 
 
-def _evidence(kernel: Kernel, products: Array, distances: Array, targets: Array) -> Array:
-    """Give each column's log marginal likelihood at its best variance, up to a constant."""
-    covariance = kernel.with_noise(products, distances)
-    fits = np.maximum((targets * np.linalg.solve(covariance, targets)).sum(axis=0), 1e-300)
-    log_determinant = np.linalg.slogdet(covariance)[1]
-    likelihood: Array = -0.5 * (len(targets) * np.log(fits) + log_determinant)
-    return likelihood + kernel.log_prior()
+def _loss(logarithms: Array, rows: Array, targets: Array) -> tuple[float, Array]:
+    """Give the negative log posterior density at its best variance, up to a constant; its gradient.
+
+    Equations 5.8 and 5.9 of Rasmussen and Williams; the derivative by the covariance is symmetric,
+    so that of a column's relevance needs no matrix of its own.
+    """
+    kernel = Kernel.of(logarithms, math.inf)
+    relevances, linear = np.array(kernel.relevances), kernel.linear
+    products, distances = _compared(rows, rows, relevances)
+    gaussian = np.exp(-kernel.steepness * distances / 2)
+    covariance = linear * products + (1 - linear) * gaussian
+    covariance[np.diag_indices_from(covariance)] += kernel.noise + JITTER
+    precision = np.linalg.inv(covariance)
+    weights = precision @ targets
+    fit = max(float(targets @ weights), 1e-300)
+    loss = (len(targets) * math.log(fit) + np.linalg.slogdet(covariance)[1]) / 2
+    by_covariance = (precision - np.outer(weights, weights) * (len(targets) / fit)) / 2
+    by_distance = by_covariance * gaussian * ((linear - 1) * kernel.steepness / 2)
+    by_product = linear * by_covariance - by_distance
+    by_relevance = ((by_product @ rows) * rows).sum(axis=0) + by_distance.sum(axis=1) @ rows**2
+    gradient = [
+        *(relevances * by_relevance),
+        linear * (1 - linear) * (by_covariance * (products - gaussian)).sum(),
+        (by_distance * distances).sum(),
+        kernel.noise * by_covariance.trace(),
+    ]
+    num_columns = len(relevances)
+    means = np.append(np.zeros(num_columns), MEANS)
+    deviations = np.append(np.full(num_columns, RELEVANCE_DEVIATION), DEVIATIONS)
+    away = (logarithms - means) / deviations
+    return float(loss + away @ away / 2), np.array(gradient) + away / deviations

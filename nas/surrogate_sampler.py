@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 NUM_START = 10  # scored trials before there is a model
-REFIT = 1.1
+REFIT = 1.2
 MAX_ROWS = 400  # trials the model is of: half the latest, half spread over those before
 POOL = 300  # random parameters within the limits, the same all along
 NUM_PARENTS = 6  # best trials whose neighbours and mutants are looked at
@@ -170,9 +170,9 @@ class Candidates:
         return np.array(rows)
 
     def kernel(self, rows: Array, values: Array, numbers: Sequence[int], rng: Random) -> Kernel:
-        """Draw the settings of a model by their evidence, the prior being uniform over those seen.
+        """Draw the settings of a model, the best of each warping, by their evidence.
 
-        The evidence is worked out again whenever there are a tenth more trials.
+        The evidence is worked out again whenever there are a fifth more trials.
         """
         step = int(math.log(len(numbers) / NUM_START) / math.log(REFIT) + 1e-9)
         number = math.ceil(NUM_START * REFIT**step - 1e-9)

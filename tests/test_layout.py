@@ -65,6 +65,7 @@ HOMES = {
     "sqlalchemy": {"storage", "register", "copying", "transaction"},
     "torchvision": {"data"},
     "jinja2": {"report"},
+    "scipy": {"gaussian_process"},
     "plotly": {"report", "learning_curve"},
     "pandas": {"results", "ledger", "report", "analysis", "sheet"},
     "typer": {"cli"},

@@ -12,6 +12,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from nas.encoding import Encoding
+from nas.gaussian_process import _loss, evidences
 from nas.surrogate import estimate, recommend
 
 if TYPE_CHECKING:
@@ -126,6 +127,32 @@ def test_features_may_be_in_any_unit() -> None:
 def test_what_cannot_be_estimated_is_refused(features: np.ndarray, values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="values"):
         estimate(features, values)
+
+
+def test_of_two_choices_that_matter_the_model_learns_which() -> None:
+    """Two of six choices make the score, by their combination: the other columns count little."""
+    features = rows(150)
+    codes = features.reshape(150, 6, 4).argmax(axis=2)
+    worth = np.random.default_rng(0).normal(size=(4, 4))
+    found = evidences(features, worth[codes[:, 0], codes[:, 1]] + noise(150, 0, 0.1))
+    relevances = max(found, key=lambda kernel: found[kernel]).relevances
+    by_choice = np.array(relevances).reshape(6, 4).max(axis=1)
+    assert by_choice[:2].min() > 2 * by_choice[2:].max()
+
+
+def test_the_slope_of_the_evidence_is_that_of_small_steps() -> None:
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(30, 4)), rng.normal(size=30)
+    logarithms, step = rng.normal(size=7) * 0.5, 1e-5
+    slopes = [
+        (
+            _loss(logarithms + way, features, targets)[0]
+            - _loss(logarithms - way, features, targets)[0]
+        )
+        / (2 * step)
+        for way in step * np.eye(7)
+    ]
+    assert _loss(logarithms, features, targets)[1] == pytest.approx(np.array(slopes), abs=1e-6)
 
 
 # recommend

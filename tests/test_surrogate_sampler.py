@@ -177,11 +177,11 @@ def best_of(name: str, objective: Callable[[Any], float], seed: int, number: int
 
 
 def test_where_choices_interact_it_is_better_than_random_and_tpe() -> None:
-    ours = np.array([best_of(DEFAULT, interacting, seed) for seed in range(8)])
+    ours = np.array([best_of(DEFAULT, interacting, seed, 60) for seed in range(12)])
     for other in ("random", "tpe"):
-        theirs = np.array([best_of(other, interacting, seed) for seed in range(8)])
+        theirs = np.array([best_of(other, interacting, seed, 60) for seed in range(12)])
         gained = ours - theirs
-        assert gained.mean() > 2 * gained.std(ddof=1) / math.sqrt(8), other
+        assert gained.mean() > 2 * gained.std(ddof=1) / math.sqrt(12), other
 
 
 def test_where_nothing_can_be_learned_it_is_no_worse_than_random() -> None:
