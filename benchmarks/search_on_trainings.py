@@ -1,6 +1,6 @@
 """Whether the networks that searches name differ once they are trained longer.
 
-    python benchmarks/search_on_trainings.py [--seeds 10] [--trials 60] [--budget 60000]
+    python benchmarks/search_on_trainings.py [--seeds 10] [--trials 60] [--budget 10000]
 
 For each seed and sampler `nas.search` scores networks by proxy trainings, in a study of its own
 under `--folder` that is continued if it is there. The named network (`nas.surrogate.recommend` for
@@ -60,12 +60,14 @@ def measure(arguments: argparse.Namespace, seed: int, sampler: str) -> dict[str,
         trials=arguments.trials,
         dataset=arguments.dataset,
         data=arguments.data,
+        space=arguments.space,
         proxy=arguments.proxy,
         sampler=sampler,
         seed=seed,
         study=f"{sampler}-{seed}",
         storage=sqlite_url(arguments.folder / f"{sampler}-{seed}.db"),
         device="cpu",
+        workers=0,
     )
     trial = named(study, sampler)
     arch = Architecture.from_json(trial.user_attrs["architecture_json"])
@@ -107,10 +109,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--budget", type=int, default=60_000)
+    parser.add_argument("--budget", type=int, default=10_000)
     parser.add_argument("--dataset", default="synthetic")
     parser.add_argument("--data", type=Path, default=Path("studies/data"))
-    parser.add_argument("--proxy", default="quick")
+    parser.add_argument("--space", default="benchmarks/tiny/space.toml")
+    parser.add_argument("--proxy", default="benchmarks/tiny/proxy.toml")
     parser.add_argument("--longer", type=int, default=4, help="times the proxy's epochs")
     parser.add_argument("--folder", type=Path, default=Path("studies/search_on_trainings"))
     parser.add_argument("--out", type=Path, default=RESULTS)
