@@ -7,7 +7,6 @@ Run in the folder that has `studies/`. Writes `search.png`, `report.png` and `da
 from __future__ import annotations
 
 import io
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +75,7 @@ def draw(study: Study, page: Page, folder: Path) -> None:
         page.open(f"{address}/trials?numbers={study.best_trial.number}")
         page.until_text("Best Trial", "budget_share")
         keep(page, "dashboard", TRIAL_HEIGHT)
-        process.send_signal(signal.SIGINT)
+        process.terminate()
 
 
 def keep(page: Page, name: str, height: int) -> None:

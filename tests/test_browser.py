@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from browser import PATIENCE, Page, open_chromium
 from fake_study import add_retrained, fake_study
 from selenium.webdriver.common.by import By
 
+from nas.cli import EXIT_TERMINATED
 from nas.notes import set_note
 from nas.report import write_report
 from nas.storage import open_storage
@@ -120,8 +120,8 @@ def dashboard(folder: Path) -> Iterator[str]:
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[1]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 0
+        process.terminate()
+        assert process.wait(PATIENCE) == EXIT_TERMINATED
 
 
 def test_the_dashboard_shows_what_a_trial_was(page: Page, dashboard: str) -> None:
