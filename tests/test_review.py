@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -282,3 +284,16 @@ def test_a_study_in_which_a_search_runs_is_not_deleted(scored: Callable[..., Stu
         delete(storage, name)
     register.leave(1)
     delete(storage, name)
+
+
+def test_a_damaged_record_is_one_line(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(Architecture.of([1, 1], [4, 8]))
+    with closing(sqlite3.connect("studies/mine.db")) as database:
+        database.execute("UPDATE trial_user_attributes SET value_json = '{\"x' || value_json")
+        database.commit()
+    with pytest.raises(SystemExit) as left:
+        main(["show", "0"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("error: a record of the study is damaged: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -80,6 +81,8 @@ def main(
         code = _refuse(f"cannot go on: {error.strerror or error}")
     except SystemExit as left:
         code = left.code
+    except json.JSONDecodeError as error:  # our own records are JSON; what people write is checked
+        code = _refuse(f"a record of the study is damaged: {error}")
     except _database_errors() as error:
         code = _refuse(f"the database failed: {getattr(error, 'orig', None) or error}")
     if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
