@@ -84,9 +84,13 @@ def database_url(text: str) -> str:
 
 
 def is_begun(url: str) -> bool:
-    """Tell whether an SQLite file is there and not empty; a server always is."""
-    path = url.removeprefix("sqlite:///")
-    return path == url or (Path(path).exists() and Path(path).stat().st_size > 0)
+    """Tell whether there may be studies: an SQLite file must be there and not empty."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return True  # `open_storage` says what is wrong with it
+    path = Path(parsed.database or "")
+    return parsed.get_backend_name() != "sqlite" or (path.is_file() and path.stat().st_size > 0)
 
 
 def open_storage(url: str, *, create: bool = True) -> RDBStorage:

@@ -114,6 +114,12 @@ def test_a_begun_study_is_continued_in_words_only(capsys: pytest.CaptureFixture[
     assert "search     2 trials" in told
 
 
+@pytest.mark.parametrize("url", ["sqlite:///new.db", "sqlite+pysqlite:///new.db?timeout=9"])
+def test_a_database_that_is_not_there_yet_is_not_made(url: str) -> None:
+    assert small(storage=url).find() is None
+    assert not Path("new.db").exists()
+
+
 def test_a_study_that_could_not_be_continued_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
