@@ -94,21 +94,15 @@ def flags(names: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
     return pairs.map(lambda chosen: [word for pair in chosen for word in pair])
 
 
+@pytest.mark.parametrize(
+    ("command", "known"), [("search", SEARCH_FLAGS), ("retrain", RETRAIN_FLAGS)]
+)
 @fuzzed
-@given(chosen=flags(SEARCH_FLAGS))
-def test_search_refuses_wrong_flags_in_one_line(
-    capfd: pytest.CaptureFixture[str], chosen: list[str]
+@given(data=st.data())
+def test_wrong_flags_are_refused_in_one_line(
+    capfd: pytest.CaptureFixture[str], command: str, known: tuple[str, ...], data: st.DataObject
 ) -> None:
-    code, _ = answer(capfd, "search", "--dataset", "folder:absent", *chosen)
-    assert code == 2
-
-
-@fuzzed
-@given(chosen=flags(RETRAIN_FLAGS))
-def test_retrain_refuses_wrong_flags_in_one_line(
-    capfd: pytest.CaptureFixture[str], chosen: list[str]
-) -> None:
-    code, _ = answer(capfd, "retrain", "--dataset", "folder:absent", *chosen)
+    code, _ = answer(capfd, command, "--dataset", "folder:absent", *data.draw(flags(known)))
     assert code == 2
 
 

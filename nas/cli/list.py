@@ -48,12 +48,13 @@ def _rows(url: str | None) -> list[dict[str, Any]]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    """Print a row a study; a column that says nothing of any study is left out."""
+    """Print a row a study; columns that say nothing of any study are left out."""
     from rich.console import Console
     from rich.table import Table
 
     shown = [_shown(row) for row in rows]
-    titles = [title for title in shown[0] if any(row[title] not in ("0", "-") for row in shown)]
+    says = {title: any(row[title] not in ("0", "-") for row in shown) for title in shown[0]}
+    titles = [title for title in shown[0] if says[title] or title == "scored"]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         is_number = title not in ("study", "last")
