@@ -166,13 +166,21 @@ class TimedObjective(Objective):
 
 
 class TimedWorker(Worker):
-    """Marks when the study is asked for a trial."""
+    """Runs one trial as `Worker.run` does each of its own."""
 
-    def _take(self, target: int) -> Trial | None:
+    def run_trial(self) -> Timing:
+        """Take a place, run, record."""
         watch = TimedObjective.watch
-        if "asked" not in watch.marks:  # it asks once more, to find that no more are wanted
-            watch.mark("asked")
-        return super()._take(target)
+        watch.marks.clear()
+        watch.mark("start")
+        watch.mark("asked")
+        trial = self._take(sys.maxsize)
+        assert trial is not None
+        ended = self._run_one(trial)
+        watch.mark("end")
+        assert ended is not None
+        self.on_trial_end(ended)
+        return watch.timing()
 
 
 class Side(Protocol):
@@ -224,16 +232,14 @@ class Nas:
         self._objective = TimedObjective(
             space, BUDGET, data, proxy, sampler, proposer, self._claim, seed=0
         )
-        self._worker = TimedWorker(self.study, storage, register, space, self._objective, self._end)
+        self._worker = TimedWorker(
+            self.study, storage, register, space, self._objective, self._check
+        )
         self._space = space
 
     def run_trial(self) -> Timing:
-        """Have the worker score one trial more; every trial it starts counts as one."""
-        target = len(self.study.get_trials(deepcopy=False)) + 1
-        self._objective.watch.marks.clear()
-        self._objective.watch.mark("start")
-        self._worker.run(target)
-        return self._objective.watch.timing(is_wasted=False)
+        """Have the worker score one trial more."""
+        return self._worker.run_trial()
 
     def fill(self, found: Networks) -> None:
         """Add scored trials and their claims."""
@@ -241,8 +247,7 @@ class Nas:
         for trial in self.study.get_trials(deepcopy=False)[-len(found) :]:
             self._claim(trial.user_attrs["arch_id"], trial)
 
-    def _end(self, trial: FrozenTrial) -> None:
-        self._objective.watch.mark("end")
+    def _check(self, trial: FrozenTrial) -> None:
         arch = self._space.decode(trial.params)
         assert trial.state is optuna.trial.TrialState.COMPLETE, trial.user_attrs
         assert count_params(arch) <= BUDGET.max_params

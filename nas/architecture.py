@@ -54,6 +54,13 @@ class Stage:
         if not isinstance(self.block, str):
             raise ValueError(f"block must be a name, not {self.block!r}")  # noqa: TRY004
 
+    def block_groups(self, in_channels: int, stride: int) -> Iterator[tuple[BlockShape, int]]:
+        """Yield (shape, how many in a row): the first block maps both, the others neither."""
+        kernels = self.kernel_size, self.shortcut_kernel_size
+        yield BlockShape(in_channels, self.width, stride, *kernels), 1
+        if self.depth > 1:
+            yield BlockShape(self.width, self.width, 1, *kernels), self.depth - 1
+
     def __str__(self) -> str:
         """Name what differs from a 3x3 basic block: `3x128`, `2x64 k5 bottleneck`."""
         kernel = f" k{self.kernel_size}" if self.kernel_size != 3 else ""
@@ -131,17 +138,18 @@ class Architecture:
         stem = [] if self.stem_stride == 1 else [f"stem /{self.stem_stride}"]
         return ", ".join([*stem, *map(str, self.stages)])
 
+    def placed_stages(self) -> Iterator[tuple[Stage, int, int]]:
+        """Yield (stage, input channels, stride of its first block) in forward order."""
+        in_channels, stride = self.stages[0].width, 1
+        for stage in self.stages:
+            yield stage, in_channels, stride
+            in_channels, stride = stage.width, 2
+
     def block_groups(self) -> Iterator[tuple[str, BlockShape, int]]:
         """Yield (block type, shape, how many in a row) in forward order."""
-        in_channels = self.stages[0].width
-        for index, stage in enumerate(self.stages):
-            kernels = stage.kernel_size, stage.shortcut_kernel_size
-            stride = 2 if index > 0 else 1
-            yield stage.block, BlockShape(in_channels, stage.width, stride, *kernels), 1
-            if stage.depth > 1:
-                rest = BlockShape(stage.width, stage.width, 1, *kernels)
-                yield stage.block, rest, stage.depth - 1
-            in_channels = stage.width
+        for stage, in_channels, stride in self.placed_stages():
+            for shape, repeats in stage.block_groups(in_channels, stride):
+                yield stage.block, shape, repeats
 
     def with_widths(self, widths: Sequence[int]) -> Architecture:
         """Return the same network with other widths, one a stage."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from nas.blocks import BlockType, Cost, block_type, conv_bn_cost, out_side
+from nas.blocks import Cost, block_type, conv_bn_cost, out_side
 
 if TYPE_CHECKING:
-    from nas.architecture import Architecture, BlockShape
+    from nas.architecture import Architecture, Stage
 
 RESOLUTION = 32  # pixels a side behind the stem, if nothing else is said
 BYTES_PER_VALUE = 4  # float32, as models are saved
@@ -26,9 +26,9 @@ def count(arch: Architecture, resolution: int | None = None) -> Cost:
     resolution = RESOLUTION * stride if resolution is None else resolution
     parts = [conv_bn_cost(arch.in_channels, width, 3, stride=stride, side=resolution)]
     side = out_side(resolution, stride)
-    for block, shape, repeats in arch.block_groups():
-        parts.append(_cost(block_type(block), shape, side, repeats))
-        side = out_side(side, shape.stride)
+    for stage, in_channels, stride in arch.placed_stages():
+        parts.append(_stage_cost(stage, in_channels, stride, side))
+        side = out_side(side, stride)
     weights = arch.stages[-1].width * arch.num_classes
     parts.append(Cost(num_params=weights + arch.num_classes, num_macs=weights))
     return Cost(
@@ -38,9 +38,13 @@ def count(arch: Architecture, resolution: int | None = None) -> Cost:
     )
 
 
-@lru_cache(maxsize=65_536)  # a search asks for the same few blocks over and over
-def _cost(block: BlockType, shape: BlockShape, side: int, repeats: int) -> Cost:
-    return block.cost(shape, side) * repeats
+@lru_cache(maxsize=65_536)  # a search asks for the same few stages over and over
+def _stage_cost(stage: Stage, in_channels: int, stride: int, side: int) -> Cost:
+    cost = Cost()
+    for shape, repeats in stage.block_groups(in_channels, stride):
+        cost += block_type(stage.block).cost(shape, side) * repeats
+        side = out_side(side, shape.stride)
+    return cost
 
 
 def count_params(arch: Architecture) -> int:

@@ -231,8 +231,7 @@ def snap(value: float, dist: BaseDistribution) -> float | int:
     assert isinstance(dist, IntDistribution | FloatDistribution)
     value = min(max(value, dist.low), dist.high)
     if dist.step is not None:
-        steps = min(round((value - dist.low) / dist.step), round(num_values(dist)) - 1)
-        value = min(dist.low + dist.step * steps, dist.high)
+        value = min(dist.low + dist.step * round((value - dist.low) / dist.step), dist.high)
     return round(value) if isinstance(dist, IntDistribution) else value
 
 

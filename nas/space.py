@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from optuna.distributions import IntDistribution
@@ -220,7 +220,7 @@ class SearchSpace:
                 return choices[0]
             return params[param] if isinstance(choices, range) else choices[params[param]]
 
-        stages = [Stage(*[value(*field) for field in stage]) for stage in self._fields]
+        stages = [_stage(*[value(*field) for field in stage]) for stage in self._fields]
         return Architecture(tuple(stages), *self._of_images)
 
     @cached_property
@@ -319,6 +319,10 @@ class SearchSpace:
             for ours, theirs in zip(self.stages, other.stages, strict=True)
             for name in FIELDS
         )
+
+
+# A search decodes the same few stages over and over.
+_stage = lru_cache(maxsize=65_536)(Stage)
 
 
 def _includes(ours: Choices, theirs: Choices) -> bool:
