@@ -39,7 +39,7 @@ STOP_SECONDS = 60.0  # for a command to end after Ctrl-C's signal, before it is 
 LEAST_SECONDS = 20.0  # with less than this left no command is started
 SHARE_PLANNED = 0.9  # of the minutes for trainings; the rest is start-up
 COMPILE_GAIN = 1.1  # `--compile` is used where its epochs are at least so much faster
-EXIT_LEFT = 3  # there is more to do
+EXIT_LEFT = 3  # there is more to do, and the same call goes on with it
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ TINY = Scale(
     search_epochs=2 + 4,
     seeds=2,
     seed_epochs=1,
-    schedules=(1,),
-    minutes=(1.0, 1.0),
+    schedules=(1, 2),
+    minutes=(0.5, 10.0),
     fast_epochs=(1,),
 )
 
@@ -351,7 +351,7 @@ class Log:
 # Doing it
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
     """One call of this script.
 
@@ -361,6 +361,7 @@ class Session:
         data: Of the data set.
         device: For every command.
         deadline: By `time.monotonic()`; no command runs longer.
+        has_failed: Whether a command ended by itself without having done its work.
     """
 
     scale: Scale
@@ -368,6 +369,7 @@ class Session:
     data: Path
     device: str
     deadline: float
+    has_failed: bool = False
 
     @property
     def results(self) -> Path:
@@ -424,6 +426,7 @@ class Session:
         self.log.add(command, started, time.time() - started, exit_code)
         if exit_code not in (0, 128 + signal.SIGINT):
             print(f"exit code {exit_code}", flush=True)
+            self.has_failed = True
         return exit_code == 0
 
     def start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -593,7 +596,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do a piece, or what is next; gives 0 if nothing is left of it, else `EXIT_LEFT`."""
+    """Do a piece, or what is next; gives 0 if nothing is left of it, 1 if a command failed."""
     deadline = time.monotonic() - CLOSING_SECONDS
     asked = parsed(argv)
     session = Session(
@@ -610,6 +613,8 @@ def main(argv: list[str] | None = None) -> int:
     session.show()
     if asked.pack is not None:
         pack(session.work, asked.pack.resolve())
+    if session.has_failed:
+        return 1
     return EXIT_LEFT if session.left(pieces) else 0
 
 

@@ -127,6 +127,11 @@ def test_a_command_is_stopped_as_by_ctrl_c_when_time_is_up() -> None:
         assert headline.wait_or_stop(process, 0.0) == -signal.SIGINT
 
 
+def test_a_command_that_fails_is_told_from_one_that_ran_out_of_time(session: Session) -> None:
+    assert not session.run(Command("search.py --budget nothing"))
+    assert session.has_failed
+
+
 def test_a_pack_holds_databases_results_and_the_newest_checkpoints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

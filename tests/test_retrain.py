@@ -440,6 +440,17 @@ def test_a_finished_model_is_not_overwritten_by_another_training(
     assert weights(retrained) == before
 
 
+def test_a_finished_training_keeps_its_result_without_its_files(outside: Retrain) -> None:
+    (before,) = outside()
+    shutil.rmtree(before.folder)
+    warnings: list[str] = []
+    again, other = outside(seeds=2, listener=RetrainListener(on_warning=warnings.append))
+    assert again == before
+    assert (other.folder / "model.safetensors").is_file()
+    (warning,) = warnings
+    assert warning.startswith(f"{before.folder / 'model.safetensors'} is gone; trial ")
+
+
 def test_all_checkpoints_stay_on_request(outside: Retrain) -> None:
     (retrained,) = outside(checkpoint_seconds=0, keep_checkpoints=True)
     steps = {int(path.name.split("-")[1]) for path in (retrained.folder / "checkpoints").iterdir()}
