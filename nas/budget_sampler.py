@@ -210,7 +210,7 @@ class BudgetSampler(BaseSampler):
     def _key(self, params: Mapping[str, Any]) -> tuple[Any, ...] | None:
         if not self.region.search_space.keys() <= params.keys():
             return None
-        return tuple(params[name] for name in self.region.search_space)
+        return tuple(map(params.__getitem__, self.region.search_space))
 
     def _known(
         self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]

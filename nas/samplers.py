@@ -45,7 +45,7 @@ SAMPLERS: dict[str, Factory] = {
     "cmaes": lambda seed: CmaEsSampler(seed=seed),
     "nsga2": lambda seed: NSGAIISampler(seed=seed),
 }
-NEEDS = {"gp": ("scipy",), "cmaes": ("cmaes",)}  # the packages of the extra `samplers`
+NEEDS = {"cmaes": ("cmaes",)}  # the packages of the extra `samplers`
 
 
 def make_sampler(

@@ -81,11 +81,12 @@ class SurrogateSampler(BaseSampler):
         kept = _thinned(len(scored))
         kernel = self._candidates.kernel(rows, values, [t.number for t in scored], self._rng)
         model = GaussianProcess(rows[kept], values[kept], kernel)
-        means = model.mean(rows)
+        near = np.union1d(kept, np.argsort(-values)[: MAX_ROWS // 4])
+        means = model.mean(rows[near])
         if running := [t for t in others if t.state is TrialState.RUNNING]:
             rows = self._candidates.encode((keys[t.number], t.params) for t in running)
             model = model.believing(rows)
-        parents = [scored[index].params for index in np.argsort(-means)[:NUM_PARENTS]]
+        parents = [scored[near[index]].params for index in np.argsort(-means)[:NUM_PARENTS]]
         return self._best(model, float(means.max()), parents, set(keys.values()))
 
     def sample_independent(
@@ -158,7 +159,7 @@ class Candidates:
 
     def key(self, params: Mapping[str, Any]) -> Key:
         """Give what tells parameters apart."""
-        return tuple(params[name] for name in self.region.search_space)
+        return tuple(map(params.__getitem__, self.region.search_space))
 
     def encode(self, found: Iterable[tuple[Key, Mapping[str, Any]]]) -> Array:
         """Encode N keys and parameters as (N, D)."""

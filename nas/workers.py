@@ -150,7 +150,7 @@ class Worker:
         try:
             value = self.objective(trial)
         except UpdateFinishedTrialError:
-            return self._end(trial, lambda: None)
+            return self._fail(trial, "lost")  # writes nothing: another process ended it
         except TrialPruned:
             return self._end(trial, lambda: self.study.tell(trial, state=TrialState.PRUNED))
         except TrialFailed as failed:
@@ -167,17 +167,20 @@ class Worker:
         return self._fail(trial, reason, detail)
 
     def _fail(self, trial: Trial, reason: str, detail: str = "") -> FrozenTrial | None:
-        return self._end(trial, lambda: fail(self.study, trial_id(trial), reason, detail))
+        def end() -> FrozenTrial:
+            fail(self.study, trial_id(trial), reason, detail)
+            return self.storage.get_trial(trial_id(trial))
 
-    def _end(self, trial: Trial, end: Callable[[], object]) -> FrozenTrial | None:
+        return self._end(trial, end)
+
+    def _end(self, trial: Trial, end: Callable[[], FrozenTrial]) -> FrozenTrial | None:
         """End a trial and free its place, unless it is no longer this worker's."""
         number = trial_id(trial)
         with self.register.lock():
             is_ours = self.storage.get_trial(number).state is TrialState.RUNNING
-            if is_ours:
-                end()
+            ended = end() if is_ours else None
             self.register.leave(number)
-        return self.storage.get_trial(number) if is_ours else None
+        return ended
 
 
 @contextmanager
