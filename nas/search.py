@@ -123,7 +123,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         storage: Database URL; by default an SQLite file `studies/<study>.db`.
         device: "auto", "cpu" or "cuda".
         workers: Processes that score trials; by default one a GPU, else one. 0 scores them in this
-            process, for debugging. On a CPU several have one thread each.
+            process, for debugging. Several share the cores evenly.
         trial_timeout: Seconds after which a trial ends as FAIL.
         patience: Stop when so many scored trials in a row brought nothing better.
         seed: Of the proposals. The proxy's own seed is part of the proxy.
@@ -180,7 +180,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         patience=patience,
         finalists=chosen,
         num_workers=num_workers,
-        num_threads=_num_threads(num_workers, devices),
+        num_threads=_num_threads(num_workers),
     )
 
 
@@ -193,11 +193,11 @@ def _devices(device: str) -> tuple[str, ...]:
     return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
 
 
-def _num_threads(num_workers: int, devices: tuple[str, ...]) -> int:
-    """Give the threads of a worker: on a CPU, several have one each."""
+def _num_threads(num_workers: int) -> int:
+    """Give the threads of a worker: they share the cores evenly."""
     import torch
 
-    return 1 if num_workers > 1 and devices == ("cpu",) else torch.get_num_threads()
+    return max(1, torch.get_num_threads() // max(1, num_workers))
 
 
 def _proxy_config(name_or_file: str, changed: dict[str, Any]) -> tuple[str, ProxyConfig]:

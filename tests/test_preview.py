@@ -62,6 +62,16 @@ def test_the_share_inside_is_counted_over_the_whole_space() -> None:
     assert preview.num_inside(small(fill=0.0, max_macs=None)) > preview.num_inside(small()) > 0
 
 
+@pytest.mark.parametrize(("workers", "threads"), [(0, 8), (1, 8), (2, 4), (3, 2), (16, 1)])
+def test_workers_share_the_threads_evenly(workers: int, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    try:
+        assert small(workers=workers).num_threads == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_measuring_leaves_the_threads_as_they_were() -> None:
     job, before = small(workers=2), torch.get_num_threads()
     pace = preview.measure(job, preview.proposals(job, 1)[0])
