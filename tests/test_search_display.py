@@ -89,6 +89,17 @@ def test_without_a_terminal_every_trial_is_a_line(
     assert len(lines) == 4
 
 
+def test_what_other_hosts_score_counts(
+    study: optuna.Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    display = Lines(quiet=False)
+    display.start(study, 4, URL)
+    ended(study, 0.7)
+    ended(study, 0.8)
+    display.trial_end(ended(study, 0.6))
+    assert "[3/4] trial 2:  60.00%" in capsys.readouterr().out
+
+
 def test_the_live_part_tells_where_the_search_and_its_trials_are(study: optuna.Study) -> None:
     _, live = screen(80, study)
     assert live[0].startswith("networks ")

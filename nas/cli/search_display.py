@@ -40,7 +40,8 @@ class Lines:
         self._num_scored = 0
         self._best = 0.0
         self._started = time.monotonic()
-        self._finalists: Study | None = None  # once they are scored
+        self._study: Study | None = None  # whose trials are scored now
+        self._finalists: Study | None = None  # once they are
 
     def progress(self) -> Progress:
         """Give what `nas.search` tells of its work to this display."""
@@ -58,17 +59,15 @@ class Lines:
 
     def start(self, study: Study, target: int, url: str) -> None:
         """Say where the study stands."""
-        from nas.study import num_scored
-
-        self._target, self._url, self._num_scored = target, url, num_scored(study)
+        self._target, self._url, self._study = target, url, study
+        self._count()
         self._best = study.best_value if self._num_scored else 0.0
         self.say(f"study {study.study_name}: {self._num_scored} of {target} networks scored")
 
     def finalists(self, sister: Study, number: int) -> None:
         """Say what is scored again; from here on trials are those of the sister."""
-        from nas.study import num_scored
-
-        self._finalists, self._num_scored = sister, num_scored(sister)
+        self._finalists = self._study = sister
+        self._count()
         self._target = self._num_scored + number
         seeds = "1 score" if number == 1 else f"{number} scores"
         self.say(
@@ -91,7 +90,7 @@ class Lines:
         if trial.value is None:
             self.say(f"{name}: {trial.state.name} {reason(trial)}")
             return
-        self._num_scored += 1
+        self._count()
         if self._finalists is not None:
             self.say(f"[{self._num_scored}/{self._target}] {finalist(trial)}")
             return
@@ -118,6 +117,13 @@ class Lines:
         print(f"\nlook:    python -m nas dashboard{named}")
         print(f"report:  python -m nas report{named}")
         print(f"retrain: python retrain.py --trial {frame['trial'].iloc[0]}{options}")
+
+    def _count(self) -> None:
+        """Count what is scored, by whichever search: others may share the target."""
+        from nas.study import num_scored
+
+        assert self._study is not None
+        self._num_scored = num_scored(self._study)
 
     def say(self, line: str) -> None:
         """Print a line that stays, unless asked to be quiet."""
@@ -211,7 +217,7 @@ class Screen(Lines):
             self._best_line = result(trial, is_best=False)
             super().trial_end(trial)
         else:
-            self._num_scored += 1
+            self._count()
 
     def end(self, study: Study, why: str) -> None:
         """Clear the display away and print the ten best."""
