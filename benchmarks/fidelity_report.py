@@ -11,8 +11,6 @@ For each candidate, over the networks that have it and every seed of the referen
   correlation r between seeds, k r / (1 + (k - 1) r) (Spearman 1910, Brown 1910);
 - the regret: what the network it puts first loses, in the reference, to the best;
 - the CPU time of a network, and its share of that of the reference with all its seeds.
-
-Needs scipy (`pip install -e '.[samplers]'`).
 """
 
 from __future__ import annotations

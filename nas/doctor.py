@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from nas.space import SearchSpace
 
+MEND = "the same command with --fix mends it"
 LEAST_FREE_BYTES = 2_000_000_000  # a study is megabytes, the checkpoints of a retraining more
 
 
@@ -67,7 +68,10 @@ def _gpu() -> Finding | None:
     if torch.version.cuda is None or torch.cuda.is_available():
         return None
     what = f"torch was built for CUDA {torch.version.cuda}, but sees no GPU: training is on the CPU"
-    return Finding(what, "nvidia-smi shows whether the driver does; without a GPU all is well")
+    return Finding(
+        what,
+        "nvidia-smi shows whether the driver does; on a machine without a GPU this is no fault",
+    )
 
 
 def _disk(folder: Path) -> Finding | None:
@@ -105,7 +109,7 @@ def _stale_trials(what: str, study: Study, register: Register, space: SearchSpac
     return [
         Finding(
             f"{what} running without a worker: {_listed(stale)}; they hold back others",
-            "the next search tries them again, or: nas doctor --fix",
+            f"the next search tries them again, or {MEND}",
             lambda: look(study, register, space, Lookout()),
         )
     ]
@@ -132,14 +136,13 @@ def _claims(study: Study, register: Register) -> list[Finding]:
         for arch_id, number in missing.items():
             register.claim(arch_id, number, is_void=is_void)
 
-    mend = "nas doctor --fix"
     findings = [
         Finding(
-            f"{len(void)} claims of networks are void", mend, lambda: register.drop_claims(void)
+            f"{len(void)} claims of networks are void", MEND, lambda: register.drop_claims(void)
         )
         if void
         else None,
-        Finding(f"{len(missing)} scored networks are not claimed", mend, claim)
+        Finding(f"{len(missing)} scored networks are not claimed", MEND, claim)
         if missing
         else None,
     ]

@@ -37,17 +37,17 @@ OnEpoch = Callable[[EpochMetrics], None]
 class ProxyConfig(presets.Config):
     """One complete short schedule, the same for every network.
 
-    Sections are those of the evidence, `research/recipes-and-proxies.md`.
+    Losses of rank correlation are those of Abdelfattah et al. (arXiv 2101.08134) on NAS-Bench-201.
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)]
-    """Passes over train. Short schedules rank when finished, long ones when cut off do not (7)."""
+    """Passes over train. Short schedules rank when finished, long ones when cut off do not."""
 
     resolution: Annotated[int, Field(ge=8, le=512)] = 32
-    """Pixels a side. 16 cost NB201 next to no rank correlation, 8 cost 0.16 (section 7)."""
+    """Pixels a side. 16 cost next to no rank correlation there, 8 cost 0.16."""
 
     width_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Every width times this. A half cost next to nothing, a quarter 0.06 (section 7)."""
+    """Every width times this. A half cost next to nothing, a quarter 0.06."""
 
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 512
     """Images a step."""
@@ -62,7 +62,7 @@ class ProxyConfig(presets.Config):
     """L2, added to the gradient of convolution and linear weights; not of batch norm or biases."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the target spread over all classes; 0.1-0.2 gained 0.2 points (section 5b)."""
+    """Share of the target spread over all classes; 0.1-0.2 gained 0.2 points."""
 
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the steps in which the learning rate rises from near zero."""

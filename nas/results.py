@@ -89,8 +89,7 @@ def leaderboard(study: Study, *, by: str = "finalist") -> pd.DataFrame:
     Raises:
         UserError: Another ranking.
     """
-    if by not in RANKINGS:
-        raise UserError(f"unknown ranking {by!r}; known: {', '.join(RANKINGS)}")
+    check_ranking(by)
     frame = denoise(scored(tries(study))).join(finalists(study), on="trial")[list(COLUMNS)]
     frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
@@ -109,6 +108,12 @@ def finalists(study: Study) -> pd.DataFrame:
     scores = pd.DataFrame(rows, columns=["trial", "score"], dtype=float).astype({"trial": int})
     found = scores.groupby("trial")["score"].agg(["mean", "std", "size"])
     return found.set_axis(list(FINALIST_COLUMNS), axis=1)
+
+
+def check_ranking(by: str) -> None:
+    """Refuse (UserError) what is not in `RANKINGS`."""
+    if by not in RANKINGS:
+        raise UserError(f"unknown ranking {by!r}; known: {', '.join(RANKINGS)}")
 
 
 def best_trials(study: Study, count: int, *, by: str) -> list[int]:

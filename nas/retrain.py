@@ -82,6 +82,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.errors import UserError
     from nas.formats import require_available
     from nas.recipe import RetrainConfig
+    from nas.results import check_ranking
     from nas.retraining import Retraining, RetrainListener
     from nas.storage import database_failures_in_one_line
     from nas.study import study_url
@@ -91,8 +92,10 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     if not ranks.leads:
         follow(ranks)
         return []
-    if seeds < 1 or (top is not None and top < 1):
-        raise UserError("--seeds and --top must be at least 1")
+    for flag, number in (("--seeds", seeds), ("--top", top)):
+        if number is not None and number < 1:
+            raise UserError(f"{flag} must be at least 1, not {number}")
+    check_ranking(by)
     given = {"--trial": trial, "--top": top, "--model": model, "--architecture": architecture}
     named = [flag for flag, value in given.items() if value is not None]
     if len(named) != 1:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nas.space import SearchSpace
 
 MAX_WORKERS = 1_000
+LARGEST_SEED = 2**32 - 1
 
 # `import nas` brings this module in, so what takes seconds to import is imported when it is used.
 
@@ -144,6 +145,8 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         raise UserError(f"--patience must be at least 1, not {patience}")
     if workers is not None and not 0 <= workers <= MAX_WORKERS:
         raise UserError(f"--workers is a number from 0 to {MAX_WORKERS}, not {workers}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"--seed is a number from 0 to {LARGEST_SEED}, not {seed}")
     limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
     check_sampler(sampler)  # refuse what cannot be before anything is read or written
     devices = _devices(choose_device(device))

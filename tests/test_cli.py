@@ -67,6 +67,7 @@ def test_count_waits_for_neither_torch_nor_optuna() -> None:
     ("arguments", "message"),
     [
         ("count", "name one network"),
+        ("count --model ResNet26_97 --kernels 3,3,3,3", "name one network"),
         ("count --model Nope", "unknown model 'Nope'; known: ResNet26_97"),
         ("count --blocks 3,3 --widths 8", "one entry a stage"),
         ("count --blocks 3,x --widths 8,8", "whole numbers such as 3,3,3,3"),
@@ -75,6 +76,7 @@ def test_count_waits_for_neither_torch_nor_optuna() -> None:
         ("count --architecture missing.json", "cannot read missing.json"),
         ("search --budget lots", "'lots' is not a number"),
         ("search --trials 0", "--trials must be at least 1"),
+        ("search --dataset synthetic --seed -1", "--seed is a number from 0 to 4294967295"),
         ("search --trials many", "Invalid value for '--trials'"),
         ("search --nope", "No such option: --nope"),
         ("search --dataset synthetic --proxy nope", "known: quick, standard, thorough"),

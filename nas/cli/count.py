@@ -15,7 +15,9 @@ from nas.complexity import count_macs, count_params, size_bytes
 def count(
     blocks: Annotated[str | None, typer.Option(help="Blocks per stage: 3,3,3,3")] = None,
     widths: Annotated[str | None, typer.Option(help="Widths per stage: 128,100,164,200")] = None,
-    kernels: Annotated[str | None, typer.Option(help="Kernel sizes per stage; 3 if absent")] = None,
+    kernels: Annotated[
+        str | None, typer.Option(help="Kernel sizes, one a stage; 3 if absent")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A hand-made network: ResNet26_97")] = None,
     architecture: Annotated[Path | None, typer.Option(help="An architecture's JSON file")] = None,
     resolution: Annotated[int, typer.Option(help="Pixels a side, for the MACs", min=1)] = 32,

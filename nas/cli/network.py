@@ -22,10 +22,13 @@ def named_network(
 ) -> Architecture:
     """Read the one network that these flags name (UserError: none, several, or none that is)."""
     flags = {"--blocks": blocks, "--model": model, "--architecture": architecture}
-    if sum(value is not None for value in flags.values()) != 1 or (blocks is None) != (
-        widths is None
-    ):
-        raise UserError("name one network: --blocks with --widths, or --model, or --architecture")
+    is_one = sum(value is not None for value in flags.values()) == 1
+    is_by_lists = blocks is not None
+    if not is_one or (widths is not None) != is_by_lists or (kernels is not None) > is_by_lists:
+        raise UserError(
+            "name one network: --blocks with --widths (and --kernels), or --model, or "
+            "--architecture"
+        )
     if model is not None:
         return hand_made_network(model)
     if architecture is not None:

@@ -21,7 +21,9 @@ def tried(
     study: AnyStudyFirst = None,
     blocks: Annotated[str | None, typer.Option(help="Blocks per stage: 3,3,3,3")] = None,
     widths: Annotated[str | None, typer.Option(help="Widths per stage: 128,100,164,200")] = None,
-    kernels: Annotated[str | None, typer.Option(help="Kernel sizes per stage; 3 if absent")] = None,
+    kernels: Annotated[
+        str | None, typer.Option(help="Kernel sizes, one a stage; 3 if absent")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A hand-made network: ResNet26_97")] = None,
     architecture: Annotated[Path | None, typer.Option(help="An architecture's JSON file")] = None,
     neighbours: Annotated[int, typer.Option(help="How many of the nearest", min=0)] = 5,
