@@ -424,7 +424,8 @@ class Session:
         process = self.start(command.arguments(self.data, self.device))
         exit_code = wait_or_stop(process, self.seconds_left)
         self.log.add(command, started, time.time() - started, exit_code)
-        if exit_code not in (0, 128 + signal.SIGINT):
+        is_stopped = exit_code in (128 + signal.SIGINT, -signal.SIGINT) or self.seconds_left <= 0
+        if exit_code != 0 and not is_stopped:
             print(f"exit code {exit_code}", flush=True)
             self.has_failed = True
         return exit_code == 0

@@ -52,7 +52,7 @@ class Encoding:
     def _row(self, params: Mapping[str, Any]) -> list[float]:
         row = [_place(params[name], dist) for name, dist in self._ranges.items()]
         for name, table in self._tables.items():
-            row += table[params[name]]
+            row += table.get(params[name]) or [0.0] * len(table)  # enqueued from outside a range
         return row if self._features is None else [*row, *self._features(params)]
 
 

@@ -55,6 +55,11 @@ class Finalists:
         return cls(*map(int, numbers))
 
 
+def final_timeout(seconds: float | None) -> float | None:
+    """Give the seconds that a finalist may take, where a trial may take so many."""
+    return None if seconds is None else EPOCHS_FACTOR * seconds
+
+
 def final_proxy(proxy: ProxyConfig) -> ProxyConfig:
     """Give the schedule of finalists; their seeds are other ones than the first score's."""
     return proxy.model_copy(update={"epochs": EPOCHS_FACTOR * proxy.epochs})
@@ -155,7 +160,11 @@ class FinalistWorker(Worker):
         assert isinstance(objective, Objective)
         sister = open_finalists(worker.storage, worker.study, objective.proxy)
         same = {field.name: getattr(objective, field.name) for field in fields(Objective)}
-        final = FinalistObjective(**same | {"proxy": final_proxy(objective.proxy)})
+        longer = {
+            "proxy": final_proxy(objective.proxy),
+            "trial_timeout": final_timeout(objective.trial_timeout),
+        }
+        final = FinalistObjective(**same | longer)
         own = {field.name: getattr(worker, field.name) for field in fields(Worker)}
         changed = {
             "study": sister,

@@ -106,7 +106,8 @@ class Job:
         from nas.register import Register
 
         register = Register(storage.engine, study.user_attrs["token"])
-        why = self._spread(partial(self.work, target, deadline), study, register, progress)
+        work = partial(self.work, target, deadline)
+        why = self._spread(work, study, register, progress, self.trial_timeout)
         if self.finalists is None or why == "timeout":
             return why
         is_in_time = self._refine(self.finalists, study, storage, deadline, progress)
@@ -121,7 +122,13 @@ class Job:
         progress: Progress,
     ) -> bool:
         """Score finalists that have no score yet; False if the deadline came first."""
-        from nas.finalists import open_finalists, queue_finalists, register_of, write_finalist_notes
+        from nas.finalists import (
+            final_timeout,
+            open_finalists,
+            queue_finalists,
+            register_of,
+            write_finalist_notes,
+        )
 
         sister = open_finalists(storage, study, self.proxy)
         register = register_of(sister, storage)
@@ -130,7 +137,8 @@ class Job:
             return True
         progress.on_finalists(sister, left)
         work = partial(self.work_on_finalists, deadline)
-        why = self._spread(work, sister, register, progress)
+        longer = final_timeout(self.trial_timeout)
+        why = self._spread(work, sister, register, progress, longer)
         write_finalist_notes(study, sister)
         return why != "timeout"
 
@@ -140,6 +148,7 @@ class Job:
         study: Study,
         register: Register,
         progress: Progress,
+        trial_timeout: float | None,
     ) -> str:
         """Have the workers do it, whose trials are those of `study`; says why they ended."""
         from nas.parent import Parent
@@ -147,7 +156,7 @@ class Job:
         if self.num_workers == 0:
             return work(0, progress)
         parent = Parent(
-            work, self.num_workers, study, register, self.space, progress, self.trial_timeout
+            work, self.num_workers, study, register, self.space, progress, trial_timeout
         )
         return parent.run()
 

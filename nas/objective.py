@@ -13,6 +13,7 @@ from nas.architecture import Architecture
 from nas.complexity import count, size_bytes
 from nas.provenance import provenance
 from nas.proxy import run_proxy
+from nas.samplers import Exhausted, trial_id
 from nas.study import METRIC, TrialFailed
 from nas.training import DivergedError, is_out_of_memory
 
@@ -69,6 +70,8 @@ class Objective:
                 trial.set_constraint(name, self.budget.costs[name](arch) / maximum - 1)
             raise TrialPruned
         if not self.claim(arch.arch_id, trial):
+            if all(dist.single() for dist in self.space.distributions.values()):
+                raise Exhausted("the search space is exhausted: it has one network")
             raise TrialFailed("duplicate", "another trial has this architecture")
         result = self._run(arch)
         self._record(trial, result)
@@ -78,7 +81,7 @@ class Objective:
         """Decode a proposal, or read what was enqueued (which may lie outside the space)."""
         queued = trial.user_attrs.get("architecture_json")
         is_new = queued is None and not trial.params
-        if queued is None or self.space.encode(Architecture.from_json(queued)) is not None:
+        if queued is None or _has_parameters(trial):
             for name, dist in self.space.distributions.items():
                 trial.suggest_int(name, dist.low, dist.high, step=dist.step)
         if queued is not None:
@@ -143,6 +146,11 @@ class Objective:
         measured["provenance"] = json.dumps(provenance(str(self.data.device), seed=self.seed))
         for name, value in measured.items():
             trial.set_user_attr(name, value)
+
+
+def _has_parameters(trial: Trial) -> bool:
+    """Tell whether a queued network lay in the space when it was queued; a space may grow."""
+    return bool(trial.storage.get_trial(trial_id(trial)).system_attrs.get("fixed_params"))
 
 
 def _one_line(error: BaseException) -> str:

@@ -81,11 +81,11 @@ class SurrogateSampler(BaseSampler):
         kept = _thinned(len(scored))
         kernel = self._candidates.kernel(rows, values, [t.number for t in scored], self._rng)
         model = GaussianProcess(rows[kept], values[kept], kernel)
+        if running := [t for t in others if t.state is TrialState.RUNNING]:
+            believed = self._candidates.encode((keys[t.number], t.params) for t in running)
+            model = model.believing(believed)
         near = np.union1d(kept, np.argsort(-values)[: MAX_ROWS // 4])
         means = model.mean(rows[near])
-        if running := [t for t in others if t.state is TrialState.RUNNING]:
-            rows = self._candidates.encode((keys[t.number], t.params) for t in running)
-            model = model.believing(rows)
         parents = [scored[near[index]].params for index in np.argsort(-means)[:NUM_PARENTS]]
         return self._best(model, float(means.max()), parents, set(keys.values()))
 

@@ -326,13 +326,22 @@ def choose_device(name: str) -> str:
     return "cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ran out, on CUDA or the CPU.
 
     The CPU allocator raises a bare RuntimeError; its words are "DefaultCPUAllocator: can't allocate
-    memory" on Linux and "not enough memory" elsewhere (c10/core/impl/alloc_cpu.cpp).
+    memory" on Linux and "not enough memory" elsewhere (c10/core/impl/alloc_cpu.cpp). Where other
+    processes fill a GPU, it may be the driver or a library that runs out, not torch's allocator.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ("can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in NO_MEMORY)

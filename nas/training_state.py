@@ -103,6 +103,7 @@ class TrainingState:
         self.make_room(tensors)
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
-        self.scaler.load_state_dict(numbers["scaler"])
+        if numbers["scaler"]:  # empty where the checkpoint's device needed none
+            self.scaler.load_state_dict(numbers["scaler"])
         self.step, self.epoch = numbers["step"], numbers["epoch"]
         self.elapsed_seconds = numbers["elapsed_seconds"]

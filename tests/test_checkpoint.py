@@ -251,3 +251,12 @@ def test_the_average_covers_batch_norm_statistics_and_follows_its_formula() -> N
         expected = kept * expected + (1 - kept) * value
     torch.testing.assert_close(state.result.state_dict()[key], expected)
     assert not torch.equal(state.result.state_dict()[key], seen[-1])
+
+
+def test_a_state_of_a_device_without_scaling_goes_on_where_gradients_are_scaled() -> None:
+    before, after = fresh(CONFIG), fresh(CONFIG)
+    after.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    before.step = 3
+    after.restore(before.tensors(), before.numbers())
+    assert after.step == 3
+    assert after.scaler.get_scale() > 1

@@ -19,7 +19,7 @@ from nas.data import load_training_data
 from nas.deletion import delete
 from nas.doctor import examine_study
 from nas.errors import UserError
-from nas.finalists import EPOCHS_FACTOR, Finalists, final_proxy, register_of
+from nas.finalists import EPOCHS_FACTOR, Finalists, final_proxy, final_timeout, register_of
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
 from nas.register import Register
 from nas.results import best_trials, leaderboard
@@ -86,6 +86,12 @@ def test_a_finalist_is_the_network_of_its_source_under_the_longer_schedule(tiny:
     again = run_proxy(Architecture.from_json(json), data, config)
     assert trial.value == again.val_accuracy
     assert trial.user_attrs["train_losses"] == list(again.train_losses)
+
+
+def test_a_finalist_has_time_for_its_longer_schedule() -> None:
+    assert final_timeout(None) is None
+    proxy = ProxyConfig.load("quick")[1]
+    assert final_timeout(60.0) == 60.0 * final_proxy(proxy).epochs / proxy.epochs
 
 
 def test_the_same_command_scores_none_again(tiny: Search) -> None:

@@ -256,6 +256,32 @@ def test_a_finite_space_is_exhausted_without_an_error(folder: Path, tiny: Search
     assert why[0].startswith("the search space is exhausted")
 
 
+def test_a_space_of_one_network_is_exhausted_without_an_error(folder: Path, tiny: Search) -> None:
+    (folder / "studies" / "spaces" / "one.toml").write_text(
+        "num_stages = 1\n[stage]\ndepth = 1\nwidth = { low = 8, high = 8 }\nkernel_size = 3\n"
+    )
+    why: list[str] = []
+    ended = Progress(on_end=lambda _study, reason: why.append(reason))
+    study = tiny(50, space="one", fill=0.0, progress=ended)
+    assert Architecture.of([1], [8]).arch_id in {t.user_attrs["arch_id"] for t in study.trials}
+    assert why == ["the search space is exhausted: it has one network"]
+
+
+def test_a_queued_network_keeps_its_own_parameters_when_the_space_grows(
+    folder: Path, tiny: Search
+) -> None:
+    study = tiny(1)
+    outside = Architecture.of([3, 1], [4, 4])
+    enqueue(study, space_of(study), outside, proposed_by="import")
+    file = folder / "studies" / "spaces" / "tiny.toml"
+    file.write_text(file.read_text().replace("high = 2 ", "high = 3 "))
+    study = tiny(2)
+    assert space_of(study).contains(outside)
+    (trial,) = (t for t in study.trials if t.user_attrs.get("proposed_by") == "import")
+    assert trial.user_attrs["arch_id"] == outside.arch_id
+    assert trial.params == {}
+
+
 def test_the_leaderboard_ranks_by_validation_accuracy(tiny: Search) -> None:
     study = tiny(5)
     frame = leaderboard(study)

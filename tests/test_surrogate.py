@@ -235,6 +235,11 @@ def test_parameters_are_encoded_as_trends_and_choices() -> None:
     )
 
 
+def test_a_value_enqueued_from_outside_its_range_is_a_trend_alone() -> None:
+    encoding = Encoding({"a": optuna.distributions.IntDistribution(1, 3)})
+    assert encoding.encode([{"a": 3}, {"a": 5}]).tolist() == [[1, 0, 0, 1], [2, 0, 0, 0]]
+
+
 def test_no_parameters_are_no_rows() -> None:
     assert Encoding(SPACE).encode([]).shape[0] == 0
 

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -120,10 +121,12 @@ class Lines:
 
     def _count(self) -> None:
         """Count what is scored, by whichever search: others may share the target."""
+        from nas.storage import DATABASE_ERRORS
         from nas.study import num_scored
 
         assert self._study is not None
-        self._num_scored = num_scored(self._study)
+        with suppress(*DATABASE_ERRORS):  # the number stays as it was; the next trial asks again
+            self._num_scored = num_scored(self._study)
 
     def say(self, line: str) -> None:
         """Print a line that stays, unless asked to be quiet."""
