@@ -3,3 +3,7 @@
 
 class UserError(ValueError):
     """Raised for bad input; the command line prints it as one line and exits with code 2."""
+
+
+class DeviceLostError(UserError):
+    """Raised where a GPU failed: in this process nothing runs on it any more."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from nas.errors import UserError
+from nas.errors import DeviceLostError, UserError
 from nas.progress import Progress
 from nas.register import Lookout
 from nas.storage import DATABASE_ERRORS, was_cut_off
@@ -45,6 +45,7 @@ STEP_SECONDS = 0.1  # between the steps that a worker tells of
 KILL_AFTER_SECONDS = 10.0  # past its time a trial ends itself, unless its worker hangs
 STOP_SECONDS = 10.0  # for the workers to end their trials as interrupted
 EXIT_TERMINATED = 143
+EXIT_DEVICE_LOST = 1
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"  # NumPy's; torch has its own number
 
 
@@ -246,6 +247,9 @@ def _serve(work: Work, index: int, connection: Connection) -> None:
     told = {name: partial(tell, name) for name in ("on_trial_start", "on_trial_end", "on_notice")}
     try:
         why = work(index, Progress(on_step=on_step, **told))
+    except DeviceLostError as error:
+        tell("on_notice", f"worker {index}: {error}")
+        sys.exit(EXIT_DEVICE_LOST)
     except UserError as error:
         tell("failed", str(error))
     else:

@@ -84,6 +84,12 @@ def this_host() -> str:
     return f"{socket.gethostname()} {world}".strip()[:255]
 
 
+def started_at(process: psutil.Process) -> float:
+    """Give when a process started, in seconds since boot: no step of the clock moves that."""
+    boot = psutil.boot_time()  # psutil adds it to what the system says
+    return process.create_time() - boot
+
+
 @dataclass(frozen=True)
 class Place:
     """One running trial and its process; `beats` counts the process's heartbeats."""
@@ -111,7 +117,7 @@ class Place:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE:
                 return True
-            return abs(process.create_time() - self.process_started_at) > 1  # a number given anew
+            return abs(started_at(process) - self.process_started_at) > 1  # a number given anew
         except psutil.NoSuchProcess:
             return True
 
@@ -230,7 +236,7 @@ class Register:
                     trial_id=trial_id,
                     host=this_host(),
                     pid=os.getpid(),
-                    process_started_at=psutil.Process().create_time(),
+                    process_started_at=started_at(psutil.Process()),
                     beats=0,
                 )
             )

@@ -326,6 +326,11 @@ def choose_device(name: str) -> str:
     return "cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
+def is_device_lost(error: BaseException) -> bool:
+    """Tell whether an error leaves the process's CUDA context broken, as an illegal access does."""
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
+
+
 NO_MEMORY = (
     "can't allocate memory",
     "not enough memory",

@@ -13,7 +13,7 @@ from optuna import TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from nas.errors import UserError
+from nas.errors import DeviceLostError, UserError
 from nas.register import BEAT_SECONDS, Lookout, Place
 from nas.samplers import Exhausted, NothingFits, trial_id
 from nas.storage import DATABASE_ERRORS, was_cut_off
@@ -74,7 +74,7 @@ class Worker:
             exhausted.
 
         Raises:
-            UserError: Nothing fits, or ten networks in a row failed.
+            UserError: Nothing fits, ten networks in a row failed, or (DeviceLostError) the GPU did.
         """
         with _beating(self.register):
             for cut in itertools.count(1):
@@ -161,6 +161,7 @@ class Worker:
         except DATABASE_ERRORS:
             raise  # nothing can be recorded
         except Exception as error:  # noqa: BLE001 - the trial boundary: one network, one trial
+            _end_if_device_is_lost(error)
             reason, detail = "error", f"{type(error).__name__}: {error}"[:500]
         else:
             return self._end(trial, lambda: self.study.tell(trial, value))
@@ -222,6 +223,15 @@ def look(study: Study, register: Register, space: SearchSpace, lookout: Lookout)
             if trial_id(trial) not in held:
                 fail(study, trial_id(trial), "lost", "no worker has it")
         requeue(study, space)
+
+
+def _end_if_device_is_lost(error: Exception) -> None:
+    """Leave the trial to another process where every further one would fail in this one."""
+    from nas.training import is_device_lost
+
+    if is_device_lost(error):
+        line = " ".join(str(error).split())[:300]
+        raise DeviceLostError(f"{line}; a new process can go on") from None
 
 
 def _counts_as_failure(trial: FrozenTrial) -> bool:

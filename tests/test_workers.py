@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from sqlalchemy import make_url, text
 
@@ -109,6 +110,8 @@ class Job:
         if fault is not None and Path(fault).is_dir():
             Path(fault, "cgroup.procs").write_text(str(os.getpid()))
             exhaust_memory()
+        if fault == "device":
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         if fault == "leaves":
             os._exit(7)
         return formula(arch.arch_id)
@@ -181,6 +184,19 @@ def test_a_killed_workers_network_is_tried_again_by_another_worker(url: str) -> 
     scored = {tuple(t.params.items()) for t in study.trials if t.state is TrialState.COMPLETE}
     assert {tuple(trial.params.items()) for trial in failed} <= scored
     assert len(heard.notices) == 2
+
+
+def test_a_worker_whose_gpu_failed_is_replaced_and_the_network_tried_again(url: str) -> None:
+    heard = Heard()
+    study = run(Job(url, 4, {1: "device"}), 1, heard)
+    check(study, 4)
+    (failed,) = [trial for trial in study.trials if trial.state is TrialState.FAIL]
+    assert failed.user_attrs["fail_reason"] == "interrupted"
+    assert failed.params in [t.params for t in study.trials if t.state is TrialState.COMPLETE]
+    assert heard.notices == [
+        "worker 0: CUDA error: an illegal memory access was encountered; a new process can go on",
+        "worker 0: its process ended with code 1; another one takes its place",
+    ]
 
 
 def test_workers_killed_again_and_again_lose_double_and_invent_nothing(url: str) -> None:
