@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, TPESampler
 from optuna.trial import TrialState
 
 from nas.errors import UserError
-from nas.feasible import Params, Region, snap
+from nas.feasible import Key, Params, Region, snap
 from nas.study_view import StudyView
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class BudgetSampler(BaseSampler):
         self.origin = "random"
         self._seeded_for: tuple[Study, int] | None = None
         self._study: Study | None = None
-        self._finished: dict[int, tuple[Any, ...] | None] = {}  # keys by trial id
+        self._finished: dict[int, Key | None] = {}  # keys by trial id
         self._base = base
         self._sampler = base if isinstance(base, BaseSampler) else base(self.seed)
         self._repair = repair or self.region.repair
@@ -207,14 +207,14 @@ class BudgetSampler(BaseSampler):
         )
         return Random(f"{self.seed}/{trial.number - nothing}")
 
-    def _key(self, params: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    def _key(self, params: Mapping[str, Any]) -> Key | None:
         if not self.region.search_space.keys() <= params.keys():
             return None
-        return tuple(map(params.__getitem__, self.region.search_space))
+        return self.region.key(params)
 
     def _known(
         self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]
-    ) -> set[tuple[Any, ...] | None]:
+    ) -> set[Key | None]:
         """Collect what other trials have or, waiting in the queue, will have."""
         if study is not self._study:
             self._study, self._finished = study, {}
@@ -230,9 +230,7 @@ class BudgetSampler(BaseSampler):
                     self._finished[number] = key
         return known - {None}
 
-    def _taken(
-        self, trial: FrozenTrial, params: Params, known: set[tuple[Any, ...] | None]
-    ) -> str | None:
+    def _taken(self, trial: FrozenTrial, params: Params, known: set[Key | None]) -> str | None:
         """Say "known" of parameters that this or another worker proposed, or claim them."""
         key = self._key(params)
         if key not in known and (self._claim is None or self._claim(trial, params)):
@@ -241,7 +239,7 @@ class BudgetSampler(BaseSampler):
         return "known"
 
     def _candidates(
-        self, study: Study, trial: FrozenTrial, rng: Random, known: set[tuple[Any, ...] | None]
+        self, study: Study, trial: FrozenTrial, rng: Random, known: set[Key | None]
     ) -> Iterator[tuple[str, Params]]:
         """Yield (origin, parameters), the wanted first, what is left of a small space last."""
         drawn = []
@@ -264,7 +262,7 @@ class BudgetSampler(BaseSampler):
         else:
             yield from (("random", params) for params in self._near_known(known, rng))
 
-    def _near_known(self, known: set[tuple[Any, ...] | None], rng: Random) -> Iterator[Params]:
+    def _near_known(self, known: set[Key | None], rng: Random) -> Iterator[Params]:
         """Yield what lies a step beside earlier proposals, up to a bound."""
         keys = sorted((key for key in known if key), key=repr)
         around = (
@@ -275,7 +273,7 @@ class BudgetSampler(BaseSampler):
         )
         yield from itertools.islice(around, MAX_WALK)
 
-    def _params(self, key: tuple[Any, ...]) -> Params:
+    def _params(self, key: Key) -> Params:
         return dict(zip(self.region.search_space, key, strict=True))
 
     def _num_draws(self, num_trials: int) -> int:
@@ -301,7 +299,7 @@ class BudgetSampler(BaseSampler):
             for name, dist in self.region.search_space.items()
         }
 
-    def _nothing(self, study: Study, known: set[tuple[Any, ...] | None]) -> Exception:
+    def _nothing(self, study: Study, known: set[Key | None]) -> Exception:
         seen = self.region.describe_seen()
         if not known and not self.counts["known"]:
             return NothingFits(f"nothing in the search space fits; seen: {seen}")

@@ -128,16 +128,17 @@ def checksum(state: TrainingState) -> str:
     return digest.hexdigest()
 
 
-def join() -> Ranks:
+def join(device: str = "auto") -> Ranks:
     """Join the processes that torchrun started, each on a device of its own; or be alone.
 
+    On "cpu" no GPU is touched; else each process takes the GPU of its local rank, if there is one.
     After an error nothing is taken apart: the others may be waiting in mid-step, and torchrun
     ends them when this process has left.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
-    is_on_cuda = torch.cuda.is_available()
+    is_on_cuda = device != "cpu" and torch.cuda.is_available()
     if is_on_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if is_on_cuda else "gloo", timeout=PATIENCE)

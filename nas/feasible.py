@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Params = dict[str, Any]
+Key = tuple[Any, ...]
 
 UNIFORM_DRAWS = 50  # before `Region.random` turns to descent
 DESCENTS, DESCENT_STEPS = 8, 200
@@ -64,6 +65,18 @@ class Region:
         self.search_space = dict(search_space)
         self.limits = limits
         self.seen: dict[str, tuple[float, float]] = {}
+        self._stepped = {
+            name: dist
+            for name, dist in self.search_space.items()
+            if isinstance(dist, FloatDistribution) and dist.step is not None
+        }
+
+    def key(self, params: Mapping[str, Any]) -> Key:
+        """Give what tells full sets of parameters apart: 0.3 and 3 * 0.1 are the same step."""
+        if self._stepped:
+            snapped = {name: snap(params[name], dist) for name, dist in self._stepped.items()}
+            params = {**params, **snapped}
+        return tuple(map(params.__getitem__, self.search_space))
 
     def excesses(self, params: Mapping[str, Any]) -> list[float]:
         """Give each limit's excess."""

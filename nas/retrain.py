@@ -88,7 +88,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.study import study_url
     from nas.training import choose_device
 
-    ranks = join()
+    ranks = join(device)
     if not ranks.leads:
         follow(ranks)
         return []

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from nas.encoding import Encoding
-    from nas.feasible import Params, Region
+    from nas.feasible import Key, Params, Region
 
     Array = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ class SurrogateSampler(BaseSampler):
         if len(scored) < NUM_START:
             return {}
         sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
-        keys = {t.number: self._candidates.key(t.params) for t in others}
+        keys = {t.number: self._candidates.region.key(t.params) for t in others}
         rows = self._candidates.encode((keys[t.number], t.params) for t in scored)
         values = np.array([sign * (t.value or 0.0) for t in scored])
         kept = _thinned(len(scored))
@@ -121,9 +121,6 @@ class SurrogateSampler(BaseSampler):
         return beam[0][1] if beam else {}
 
 
-Key = tuple[Any, ...]
-
-
 class Candidates:
     """Parameters within the limits, and their rows of features; remembers what it worked out.
 
@@ -157,10 +154,6 @@ class Candidates:
         """Tell whether these are all parameters of the search space."""
         return self.region.search_space.keys() <= params.keys()
 
-    def key(self, params: Mapping[str, Any]) -> Key:
-        """Give what tells parameters apart."""
-        return tuple(map(params.__getitem__, self.region.search_space))
-
     def encode(self, found: Iterable[tuple[Key, Mapping[str, Any]]]) -> Array:
         """Encode N keys and parameters as (N, D)."""
         rows = []
@@ -191,21 +184,21 @@ class Candidates:
         if not self._pool:
             pool_rng = Random(self._seed)
             drawn = (self._random_feasible(pool_rng) for _ in range(POOL))
-            self._pool = {self.key(params): params for params in drawn if params is not None}
+            self._pool = {self.region.key(params): params for params in drawn if params is not None}
         found = dict(self._pool)
         for parent in parents:
             found |= self.neighbours(parent)
         fresh = (self._random_feasible(rng) for _ in range(FRESH))
         others = [*self._mutants(parents, rng), *(params for params in fresh if params)]
-        return found | {self.key(params): params for params in others}
+        return found | {self.region.key(params): params for params in others}
 
     def neighbours(self, params: Mapping[str, Any]) -> dict[Key, Params]:
         """Give what lies a step beside parameters."""
-        key = self.key(params)
+        key = self.region.key(params)
         if key not in self._neighbours:
             own = dict(zip(self.region.search_space, key, strict=True))
             near = self.region.neighbours(own, Random(0))
-            self._neighbours[key] = {self.key(params): params for params in near}
+            self._neighbours[key] = {self.region.key(params): params for params in near}
         return self._neighbours[key]
 
     def _mutants(self, parents: Sequence[Params], rng: Random) -> Iterator[Params]:

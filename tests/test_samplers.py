@@ -562,6 +562,16 @@ def test_a_finite_space_is_proposed_point_by_point_and_then_exhausted(base: str)
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_a_decimal_enqueued_by_hand_is_the_point_it_means() -> None:
+    space = {"a": FloatDistribution(0.0, 1.0, step=0.1)}
+    study = study_of("random", space, (Limit("a", lambda p: p["a"], maximum=2),))
+    study.enqueue_trial({"a": 0.3})
+    for _ in range(11):
+        trial = study.ask(space)
+        study.tell(trial, trial.params["a"])
+    assert {round(10 * trial.params["a"]) for trial in study.trials} == set(range(11))
+
+
 def test_a_finite_space_with_decimal_steps_is_proposed_point_by_point() -> None:
     space = {"a": FloatDistribution(0.1, 0.7, step=0.1), "b": FloatDistribution(0.0, 0.3, step=0.1)}
     study = study_of("tpe", space, (Limit("sum", lambda p: p["a"] + p["b"], maximum=2),))
