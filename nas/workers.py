@@ -161,8 +161,10 @@ class Worker:
         except DATABASE_ERRORS:
             raise  # nothing can be recorded
         except Exception as error:  # noqa: BLE001 - the trial boundary: one network, one trial
-            _end_if_device_is_lost(error)
             reason, detail = "error", f"{type(error).__name__}: {error}"[:500]
+            if _is_device_lost(error):
+                self._fail(trial, "lost", detail)
+                raise DeviceLostError(f"{_one_line(error)}; a new process can go on") from None
         else:
             return self._end(trial, lambda: self.study.tell(trial, value))
         return self._fail(trial, reason, detail)
@@ -225,13 +227,15 @@ def look(study: Study, register: Register, space: SearchSpace, lookout: Lookout)
         requeue(study, space)
 
 
-def _end_if_device_is_lost(error: Exception) -> None:
-    """Leave the trial to another process where every further one would fail in this one."""
-    from nas.training import is_device_lost
+def _is_device_lost(error: Exception) -> bool:
+    """Tell whether every further trial would fail in this process."""
+    from nas.training import is_device_lost  # brings torch, which only objectives need
 
-    if is_device_lost(error):
-        line = " ".join(str(error).split())[:300]
-        raise DeviceLostError(f"{line}; a new process can go on") from None
+    return is_device_lost(error)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _counts_as_failure(trial: FrozenTrial) -> bool:

@@ -191,7 +191,8 @@ def test_a_worker_whose_gpu_failed_is_replaced_and_the_network_tried_again(url: 
     study = run(Job(url, 4, {1: "device"}), 1, heard)
     check(study, 4)
     (failed,) = [trial for trial in study.trials if trial.state is TrialState.FAIL]
-    assert failed.user_attrs["fail_reason"] == "interrupted"
+    assert failed.user_attrs["fail_reason"] == "lost"
+    assert "illegal memory access" in failed.user_attrs["fail_detail"]
     assert failed.params in [t.params for t in study.trials if t.state is TrialState.COMPLETE]
     assert heard.notices == [
         "worker 0: CUDA error: an illegal memory access was encountered; a new process can go on",
