@@ -139,13 +139,11 @@ class Stopwatch:
         self.marks[name] = time.perf_counter(), time.process_time()
 
     def timing(self, *, is_wasted: bool = False) -> Timing:
-        """Give the trial from "start" over "asked" (for it) and "proposed" to "end"."""
-        start, asked, proposed, end = (
-            self.marks[name] for name in ("start", "asked", "proposed", "end")
-        )
+        """Give the trial from "start" over "proposed" to "end"."""
+        start, proposed, end = (self.marks[name] for name in ("start", "proposed", "end"))
         return Timing(
-            proposal=proposed[0] - asked[0],
-            proposal_cpu=proposed[1] - asked[1],
+            proposal=proposed[0] - start[0],
+            proposal_cpu=proposed[1] - start[1],
             trial=end[0] - start[0],
             trial_cpu=end[1] - start[1],
             is_wasted=is_wasted,
@@ -173,7 +171,6 @@ class TimedWorker(Worker):
         watch = TimedObjective.watch
         watch.marks.clear()
         watch.mark("start")
-        watch.mark("asked")
         trial = self._take(sys.maxsize)
         assert trial is not None
         ended = self._run_one(trial)
@@ -272,7 +269,6 @@ class PlainOptuna:
         """Ask, suggest, check, record, tell."""
         watch = Stopwatch()
         watch.mark("start")
-        watch.mark("asked")
         trial = self.study.ask()
         params = {
             name: trial.suggest_int(name, dist.low, dist.high, step=dist.step)
