@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
 
     Features = Callable[[Mapping[str, Any]], Sequence[float]]
 
-ONE_HOT_UP_TO = 8  # values of a numeric range that also get a column each
+MAX_STEPS = 7  # of a numeric range that get a column each
+REMEMBERED = 1024  # values of a range
 
 
 class Encoding:
-    """Encodes parameters as a column of [0, 1] a range, a column a choice, and `features`.
+    """Encodes parameters as columns of [0, 1], and `features`.
 
-    A range of few values has both: a trend, and what departs from it.
+    A choice has a column each. A number of few values has a column a step, 1 from there on, for
+    neighbouring values are alike; one of many has its place in its range, and its logarithm's, for
+    much of what grows helps ever less. Parameters of the same range, such as the kernel sizes of
+    all stages, have the mean of their columns besides: what helps in one mostly does in others.
 
     Args:
         search_space: The parameters; those with one value have no column.
@@ -33,40 +38,38 @@ class Encoding:
         self, search_space: Mapping[str, BaseDistribution], features: Features | None = None
     ) -> None:
         self._features = features
-        self._tables: dict[str, dict[Any, list[float]]] = {}
-        self._ranges: dict[str, IntDistribution | FloatDistribution] = {}
+        groups: dict[BaseDistribution, list[str]] = {}
         for name, dist in search_space.items():
-            if dist.single():
-                continue
-            if isinstance(dist, IntDistribution | FloatDistribution):
-                self._ranges[name] = dist
-            if (choices := _choices(dist)) is not None:
-                rows = np.eye(len(choices)).tolist()
-                self._tables[name] = dict(zip(choices, rows, strict=True))
+            if not dist.single():
+                groups.setdefault(dist, []).append(name)
+        self._groups = [
+            (names, lru_cache(REMEMBERED)(partial(_columns, dist)))
+            for dist, names in groups.items()
+        ]
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """Encode N sets of parameters as (N, D)."""
-        encoded = np.array([self._row(params) for params in rows], dtype=np.float64)
-        return encoded.reshape(len(rows), -1) if rows else np.empty((0, 0))
+        if not rows:
+            return np.empty((0, 0))
+        parts = [np.empty((len(rows), 0))]
+        for names, columns in self._groups:
+            own = np.array([[columns(params[name]) for name in names] for params in rows])
+            parts.append(own.reshape(len(rows), -1))
+            if len(names) > 1:
+                parts.append(own.mean(axis=1))
+        if self._features is not None:
+            parts.append(np.array([self._features(params) for params in rows], dtype=np.float64))
+        return np.hstack(parts)
 
-    def _row(self, params: Mapping[str, Any]) -> list[float]:
-        row = [_place(params[name], dist) for name, dist in self._ranges.items()]
-        for name, table in self._tables.items():
-            row += table.get(params[name]) or [0.0] * len(table)  # enqueued from outside a range
-        return row if self._features is None else [*row, *self._features(params)]
 
-
-def _choices(dist: BaseDistribution) -> Sequence[Any] | None:
+def _columns(dist: BaseDistribution, value: Any) -> list[float]:  # noqa: ANN401 - Optuna's parameter
     if isinstance(dist, CategoricalDistribution):
-        return dist.choices
-    if isinstance(dist, IntDistribution) and not dist.log:
-        values = range(dist.low, dist.high + 1, dist.step)
-        return values if 2 < len(values) <= ONE_HOT_UP_TO else None
-    return None
-
-
-def _place(value: float, dist: IntDistribution | FloatDistribution) -> float:
-    """Give where in its range a value lies, in [0, 1]."""
-    if dist.log:
-        return math.log(value / dist.low) / math.log(dist.high / dist.low)
-    return float(value - dist.low) / (dist.high - dist.low)
+        return [float(value == choice) for choice in dist.choices]
+    assert isinstance(dist, IntDistribution | FloatDistribution)
+    low, high, step = dist.low, dist.high, dist.step
+    if step and not dist.log and (num_steps := round((high - low) / step)) <= MAX_STEPS:
+        return [float(value > low + step * (before + 0.5)) for before in range(num_steps)]
+    places = [] if dist.log else [(value - low) / (high - low)]
+    if low > 0:
+        places.append(math.log(max(value, low) / low) / math.log(high / low))
+    return places

@@ -156,12 +156,10 @@ class Candidates:
 
     def encode(self, found: Iterable[tuple[Key, Mapping[str, Any]]]) -> Array:
         """Encode N keys and parameters as (N, D)."""
-        rows = []
-        for key, params in found:
-            if key not in self._rows:
-                self._rows[key] = self._encoding.encode([params])[0]
-            rows.append(self._rows[key])
-        return np.array(rows)
+        found = list(found)
+        new = {key: params for key, params in found if key not in self._rows}
+        self._rows |= zip(new, self._encoding.encode(list(new.values())), strict=True)
+        return np.array([self._rows[key] for key, _ in found])
 
     def kernel(self, rows: Array, values: Array, numbers: Sequence[int], rng: Random) -> Kernel:
         """Draw the settings of a model, the best of each warping, by their evidence.

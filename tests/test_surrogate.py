@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -219,29 +220,47 @@ def test_where_nothing_is_scored_nothing_is_named() -> None:
 # encoding
 
 
-def test_parameters_are_encoded_as_trends_and_choices() -> None:
+def test_few_numbers_are_steps_many_are_places_and_choices_are_columns() -> None:
     space: dict[str, BaseDistribution] = {
         "depth": IntDistribution(1, 3),
-        "width": IntDistribution(10, 110),
+        "width": IntDistribution(10, 1000),
+        "shift": IntDistribution(-50, 50),
         "rate": FloatDistribution(0.01, 1, log=True),
         "block": CategoricalDistribution(["a", "b"]),
         "fixed": IntDistribution(3, 3),
     }
     encoding = Encoding(space, lambda params: [params["width"] * 2])
-    params = {"depth": 2, "width": 35, "rate": 0.1, "block": "b", "fixed": 3}
-    depth, width, rate, depths, blocks, own = [0.5], [0.25], [0.5], [0, 1, 0], [0, 1], [70]
+    params = {"depth": 2, "width": 100, "shift": 0, "rate": 0.1, "block": "b", "fixed": 3}
+    depth, width, shift, rate, block, own = [1, 0], [90 / 990, 0.5], [0.5], [0.5], [0, 1], [200]
     assert encoding.encode([params, params]) == pytest.approx(
-        np.array([[*depth, *width, *rate, *depths, *blocks, *own]] * 2)
+        np.array([[*depth, *width, *shift, *rate, *block, *own]] * 2)
     )
 
 
-def test_a_value_enqueued_from_outside_its_range_is_a_trend_alone() -> None:
-    encoding = Encoding({"a": optuna.distributions.IntDistribution(1, 3)})
-    assert encoding.encode([{"a": 3}, {"a": 5}]).tolist() == [[1, 0, 0, 1], [2, 0, 0, 0]]
+def test_parameters_of_one_range_have_the_mean_of_their_columns() -> None:
+    kernels = {f"kernel_size_{stage}": IntDistribution(3, 7, step=2) for stage in (1, 2)}
+    rows = Encoding(kernels | {"depth": IntDistribution(1, 2)}).encode(
+        [{"kernel_size_1": 3, "depth": 2, "kernel_size_2": 7}]
+    )
+    assert rows.tolist() == [[0, 0, 1, 1, 0.5, 0.5, 1]]
+
+
+def test_a_value_enqueued_from_outside_its_range_has_as_many_columns() -> None:
+    encoding = Encoding({"few": IntDistribution(1, 3), "many": IntDistribution(1, 100)})
+    inside, above, below = encoding.encode(
+        [{"few": few, "many": many} for few, many in ((3, 100), (5, 199), (0, -98))]
+    )
+    assert inside.tolist() == [1, 1, 1, 1]
+    assert above.tolist() == pytest.approx([1, 1, 2, 1 + math.log(1.99) / math.log(100)])
+    assert below.tolist() == [0, 0, -1, 0]
 
 
 def test_no_parameters_are_no_rows() -> None:
     assert Encoding(SPACE).encode([]).shape[0] == 0
+
+
+def test_where_nothing_is_to_be_chosen_rows_have_no_columns() -> None:
+    assert Encoding({"fixed": IntDistribution(3, 3)}).encode([{"fixed": 3}] * 2).shape == (2, 0)
 
 
 def test_the_surrogate_imports_no_torch() -> None:
