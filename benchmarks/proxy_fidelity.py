@@ -23,7 +23,7 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ from nas.data import TrainingData, load_training_data
 from nas.provenance import provenance
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
 from nas.space import SearchSpace, load_space
-from nas.training import evaluate
+from nas.training import evaluate, resolved_precision
 from nas.width_scaling import WidthScaling
 from nas.zero_cost import SCORES, Probe
 
@@ -88,6 +88,7 @@ CANDIDATES: dict[str, Candidate] = {
     "lr0.2": Candidate({"peak_lr": 0.2}),
     "batch64": Candidate({"batch_size": 64, "peak_lr": 0.2}),
     "batch512": Candidate({"batch_size": 512, "peak_lr": 0.8}),
+    "float32": Candidate({"precision": "float32"}),
     "reference": Candidate({"epochs": 30}, seeds=REFERENCE_SEEDS),
     "reference32": Candidate(
         {"epochs": 30, "resolution": 32},
@@ -101,7 +102,7 @@ WAVES: tuple[tuple[tuple[str, int], ...], ...] = (
     tuple((name, 0) for name in SCORES),
     (("epochs1", 0), ("epochs2", 0), ("epochs4", 0), ("reference", 100)),
     (("reference", 101), ("epochs4", 1), ("width0.5", 0), ("data0.5", 0)),
-    (("epochs8", 0), ("lr0.1", 0), ("lr0.2", 0), ("batch64", 0), ("batch512", 0)),
+    (("epochs8", 0), ("lr0.1", 0), ("lr0.2", 0), ("batch64", 0), ("batch512", 0), ("float32", 0)),
     (("resolution24", 0), ("epochs15", 0)),
     (("reference32", 100),),
 )
@@ -238,9 +239,12 @@ class Measure:
         data = self._data(config.resolution, candidate.data_share)
         clock = Clock()
         model, losses = train_proxy(run.arch, data, config)
-        score = evaluate(model, data.val, data.normalization, flip_average=True)
+        score_on_val = partial(
+            evaluate, model, data.val, data.normalization, precision=config.precision
+        )
+        score = score_on_val(flip_average=True)
         times = clock.read()
-        plain = evaluate(model, data.val, data.normalization, flip_average=False)
+        plain = score_on_val(flip_average=False)
         return {
             "score": score.accuracy,
             "plain_accuracy": plain.accuracy,
@@ -348,7 +352,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="candidates to measure now")
     parser.add_argument("--rows", type=Path, help="the CSV")
     arguments = parser.parse_args()
-    base = ProxyConfig.load(arguments.base)[1].model_copy(update={"epochs": 4})
+    precision = resolved_precision(arguments.device, "auto")
+    changes = {"epochs": 4, "precision": precision}
+    base = ProxyConfig.load(arguments.base)[1].model_copy(update=changes)
     setting = Setting(arguments.dataset, int(parse_count(arguments.budget)), arguments.space, base)
     data = load_training_data(arguments.dataset, arguments.data)
     archs = networks(setting, data.num_classes, arguments.networks)

@@ -15,7 +15,7 @@ from nas.provenance import provenance
 from nas.proxy import run_proxy
 from nas.samplers import Exhausted, trial_id
 from nas.study import METRIC, TrialFailed
-from nas.training import DivergedError, is_out_of_memory
+from nas.training import DivergedError, is_out_of_memory, resolved_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +143,10 @@ class Objective:
         measured = asdict(result)
         del measured[METRIC]
         measured["elapsed_seconds"] = round(result.elapsed_seconds, 3)
-        measured["provenance"] = json.dumps(provenance(str(self.data.device), seed=self.seed))
+        device = self.data.device
+        precision = resolved_precision(device, self.proxy.precision)
+        made_with = provenance(str(device), precision=precision, seed=self.seed)
+        measured["provenance"] = json.dumps(made_with)
         for name, value in measured.items():
             trial.set_user_attr(name, value)
 

@@ -18,6 +18,7 @@ from nas.training import (
     EpochMetrics,
     Evaluation,
     OnStep,
+    Precision,
     TrainingConfig,
     evaluate,
     train,
@@ -70,6 +71,9 @@ class ProxyConfig(presets.Config):
     schedule: Literal["linear", "cosine"] = "linear"
     """Form of the anneal to exactly zero at the end."""
 
+    precision: Precision = "auto"
+    """`auto` is bfloat16 where the device has it, else float16 on CUDA and float32 on a CPU."""
+
     translate: Annotated[int, Field(ge=0, le=64)] = 4
     """Largest shift in pixels of a 32-pixel image; scaled with the resolution."""
 
@@ -101,6 +105,7 @@ class ProxyConfig(presets.Config):
             label_smoothing=self.label_smoothing,
             warmup_fraction=self.warmup_fraction,
             schedule=self.schedule,
+            precision=self.precision,
         )
 
     @property
@@ -169,14 +174,21 @@ def run_proxy(
 ) -> ProxyResult:
     """Train `arch` by the whole schedule of `config` and score it on val.
 
-    The same config and data give every network the same batches; on a CPU with the same number of
-    threads also the same result to the last bit. Arguments and errors are those of `train_proxy`.
+    The same config and data give every network the same batches; on the same kind of CPU with the
+    same number of threads also the same result to the last bit. Arguments and errors are those of
+    `train_proxy`.
     """
     start = time.perf_counter()
     model, losses = train_proxy(
         arch, data, config, on_step=on_step, on_epoch=on_epoch, num_micro_batches=num_micro_batches
     )
-    score = evaluate(model, data.val, data.normalization, flip_average=config.flip_average)
+    score = evaluate(
+        model,
+        data.val,
+        data.normalization,
+        flip_average=config.flip_average,
+        precision=config.precision,
+    )
     _require_finite(score)
     elapsed = time.perf_counter() - start
     return ProxyResult(score.accuracy, score.loss, losses, elapsed, num_micro_batches)

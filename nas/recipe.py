@@ -82,7 +82,7 @@ class RetrainConfig(presets.Config):
     """Names of `AUGMENTATIONS`, in the order in which they are applied."""
 
     precision: Precision = "auto"
-    """`auto` is bfloat16 (float16 before Ampere) on CUDA, float32 elsewhere."""
+    """`auto` is bfloat16 where the device has it, else float16 on CUDA and float32 on a CPU."""
 
     @field_validator("augmentations")
     @classmethod

@@ -18,7 +18,7 @@ from nas.full_training import FullData, Listener, require_fit, train_in_full
 from nas.provenance import provenance
 from nas.retrain_record import RetrainRecord
 from nas.sisters import find_finished
-from nas.training import DivergedError, evaluate, is_out_of_memory
+from nas.training import DivergedError, evaluate, is_out_of_memory, resolved_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,7 +216,11 @@ class Retraining:
             trained.rows,
             measured,
             provenance(
-                self.device, seed=seed, processes=self.ranks.count, compiled=self.is_compiled
+                self.device,
+                precision=resolved_precision(self.device, self.config.precision),
+                seed=seed,
+                processes=self.ranks.count,
+                compiled=self.is_compiled,
             ),
         )
         checkpoints.remove()

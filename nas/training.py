@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,9 @@ class TrainingConfig:
         label_smoothing: Share of the target spread over all classes.
         warmup_fraction: Share of the steps with a linearly rising learning rate.
         schedule: Form of the anneal from there to exactly zero at the end.
-        precision: `auto` is bfloat16 (float16 before Ampere) on CUDA, float32 elsewhere.
+        precision: `auto` is bfloat16 where the device computes in it, else float16 on CUDA and
+            float32 on a CPU. On an AMD EPYC a trial of 20k, 30k, 100k and 1M parameters at 8, 16,
+            16 and 16 pixels takes 1.0, 1.3, 1.4 and 1.7 times as long in float32.
         is_nesterov: Whether the momentum is of Nesterov's form.
         is_decay_on_all: Whether batch norm and biases decay as well.
         ema_decay: What the running average of the model keeps of itself a step; `None`: no average.
@@ -145,7 +148,7 @@ def train(
 def start_training(model: nn.Module, config: TrainingConfig, device: torch.device) -> TrainingState:
     """Set up the first step of a model that is on `device`."""
     model.train().to(memory_format=torch.channels_last)
-    is_half = autocast_dtype(device, config.precision) is torch.float16
+    is_half = resolved_precision(device, config.precision) == "float16"
     return TrainingState(
         model,
         make_optimizer(model, config),
@@ -299,18 +302,27 @@ def _logits(model: nn.Module, images: Tensor, *, flip_average: bool) -> Tensor:
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Make the context in which the forward pass runs."""
-    dtype = autocast_dtype(device, precision)
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+    name = resolved_precision(device, precision)
+    is_mixed = name != "float32"
+    dtype = getattr(torch, name) if is_mixed else None
+    return torch.autocast(device.type, dtype, enabled=is_mixed)
 
 
-def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | None:
-    """Resolve `auto`; `None` is plain float32."""
-    if precision == "auto":
-        if device.type != "cuda":
-            return None
-        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_bfloat16 else torch.float16
-    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+def resolved_precision(device: torch.device | str, precision: Precision) -> Precision:
+    """Say what `auto` is on a device."""
+    if precision != "auto":
+        return precision
+    if torch.device(device).type != "cuda":
+        return "bfloat16" if has_bfloat16_cpu() else "float32"
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if has_bfloat16 else "float16"
+
+
+@cache
+def has_bfloat16_cpu() -> bool:
+    """Tell whether the CPU multiplies bfloat16 itself; emulated, it is slower than float32."""
+    find: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return any(find().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def choose_device(name: str) -> str:

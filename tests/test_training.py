@@ -15,9 +15,11 @@ from nas.training import (
     DivergedError,
     TrainingConfig,
     evaluate,
+    has_bfloat16_cpu,
     is_out_of_memory,
     lr_at,
     make_optimizer,
+    resolved_precision,
     train,
 )
 
@@ -55,7 +57,9 @@ def weights(model: nn.Module) -> Tensor:
     return torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
 
-CONFIG = TrainingConfig(epochs=3, peak_lr=0.1, warmup_fraction=0.25, label_smoothing=0.1)
+CONFIG = TrainingConfig(
+    epochs=3, peak_lr=0.1, warmup_fraction=0.25, label_smoothing=0.1, precision="float32"
+)
 
 
 # The schedule
@@ -113,7 +117,7 @@ def test_weight_decay_spares_batch_norm_and_biases() -> None:
 
 
 def test_training_equals_plain_sgd_written_out() -> None:
-    config = TrainingConfig(epochs=2, peak_lr=0.1, label_smoothing=0.1)
+    config = TrainingConfig(epochs=2, peak_lr=0.1, label_smoothing=0.1, precision="float32")
     model, twin, batches = plain_network(), plain_network(), tiny_batches()
     list(train(model, batches, config))
     momenta = [torch.zeros_like(param) for param in twin.parameters()]
@@ -198,6 +202,26 @@ def test_bfloat16_trains_to_nearly_the_same_loss() -> None:
         losses.append(last.train_loss)
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({}, "float32")],
+)
+def test_auto_is_bfloat16_where_the_cpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    has_bfloat16_cpu.cache_clear()
+    try:
+        assert resolved_precision("cpu", "auto") == precision
+        dtypes: set[torch.dtype] = set()
+        network = resnet()
+        network.register_forward_hook(lambda _, __, logits: dtypes.add(logits.dtype))
+        list(train(network, tiny_batches(), TrainingConfig(epochs=1, peak_lr=0.05)))
+    finally:
+        has_bfloat16_cpu.cache_clear()
+    assert dtypes == {getattr(torch, precision)}
 
 
 # Evaluation

@@ -58,7 +58,7 @@ def train_frozen(ranks: Ranks = ALONE) -> tuple[TrainingState, list[float]]:
             module.__class__ = FrozenBatchNorm
     normalization = Normalization.of(split().images)
     batches = Batches(split(), normalization, 25, 0, (RandomFlip(),), ranks)
-    config = TrainingConfig(epochs=2, peak_lr=0.05, ema_decay=0.9)
+    config = TrainingConfig(epochs=2, peak_lr=0.05, ema_decay=0.9, precision="float32")
     state = start_training(model, config, torch.device("cpu"))
     losses = [m.train_loss for m in train(model, batches, config, state=state)]
     return state, losses
