@@ -104,12 +104,9 @@ class RetrainConfig(presets.Config):
             UserError: No such recipe, or a setting that is wrong; one line.
         """
         name, config = presets.load("recipes", name_or_file, cls)
-        changed = {key: value for key, value in settings.items() if value is not None}
-        if not changed:
-            return name, config
-        flags = ", ".join(f"--{key.replace('_', '-')}" for key in changed)
-        config = presets.validate(cls, config.model_dump() | changed, flags)
-        return "-".join([name, *(_label(*item) for item in changed.items())]), config
+        given = {key: value for key, value in settings.items() if value is not None}
+        label = "-".join([name, *(_label(*item) for item in given.items())])
+        return label, presets.changed(config, given)
 
     @property
     def training(self) -> TrainingConfig:

@@ -203,17 +203,15 @@ def _num_threads(num_workers: int) -> int:
     return max(1, torch.get_num_threads() // max(1, num_workers))
 
 
-def _proxy_config(name_or_file: str, changed: dict[str, Any]) -> tuple[str, ProxyConfig]:
+def _proxy_config(name_or_file: str, flags: dict[str, Any]) -> tuple[str, ProxyConfig]:
     """Read a proxy and apply the flags; they show in its name: quick-epochs3."""
-    from nas.presets import validate
+    from nas.presets import changed
     from nas.proxy import ProxyConfig
 
     name, config = ProxyConfig.load(name_or_file)
-    changed = {key: value for key, value in changed.items() if value is not None}
-    suffix = "".join(f"-{key.replace('_', '')}{value:g}" for key, value in changed.items())
-    flags = ", ".join(f"--{key.replace('_', '-')}" for key in changed)
-    same = config.model_dump() | {"finalists": config.finalists}
-    return name + suffix, validate(ProxyConfig, same | changed, flags)
+    given = {key: value for key, value in flags.items() if value is not None}
+    suffix = "".join(f"-{key.replace('_', '')}{value:g}" for key, value in given.items())
+    return name + suffix, changed(config, given)
 
 
 def _for_images(budget: Budget, image_size: int, stem_stride: int) -> Budget:

@@ -90,7 +90,7 @@ def test_count_waits_for_neither_torch_nor_optuna() -> None:
         ("search --dataset synthetic --sampler nope", "known: default, tpe"),
         ("search --dataset synthetic --device tpu", "--device is auto, cpu or cuda"),
         ("search --dataset synthetic --budget 100", "the smallest"),
-        ("search --dataset synthetic --epochs 0", "--epochs: epochs: input should be"),
+        ("search --dataset synthetic --epochs 0", "--epochs: input should be"),
         ("search --dataset synthetic --study ../x", "cannot name a study"),
         ("search --dataset synthetic --storage nonsense", "no database URL"),
         ("search --dataset synthetic --timeout soon", "not a duration"),

@@ -607,7 +607,7 @@ def run(*arguments: str) -> int:
         ("--trial many", "Invalid value for '--trial'"),
         ("--model Nope", "unknown model 'Nope'; known: ResNet26_97"),
         ("--model ResNet-20 --recipe nope", "known: seed, strong"),
-        ("--model ResNet-20 --epochs 0", "--epochs: epochs: input should be"),
+        ("--model ResNet-20 --epochs 0", "--epochs: input should be"),
         ("--model ResNet-20 --augmentations blur", "unknown augmentation 'blur'; known: flip"),
         ("--model ResNet-20 --seeds 0", "--seeds must be at least 1, not 0"),
         ("--top 0", "--top must be at least 1, not 0"),

@@ -17,6 +17,7 @@ from nas.architecture import Architecture
 from nas.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from importlib.resources.abc import Traversable
 
 STUDIES = Path("studies")
@@ -61,6 +62,19 @@ def validate(config: type[ConfigT], raw: object, source: str) -> ConfigT:
         return config.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{source}: {_first_line(error, config)}") from None
+
+
+def changed(config: ConfigT, settings: Mapping[str, object]) -> ConfigT:
+    """Change what flags of the settings' names gave; a wrong one becomes one line (UserError)."""
+    same = {name: getattr(config, name) for name in type(config).model_fields}
+    try:
+        return type(config).model_validate({**same, **settings})
+    except ValidationError as error:
+        line = _first_line(error, type(config))
+        named = [name for name in settings if line.startswith(f"{name}: ")]
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in named or settings)
+        line = line.removeprefix(f"{named[0]}: ") if named else line
+        raise UserError(f"{flags}: {line}") from None
 
 
 def hand_made() -> dict[str, Architecture]:
