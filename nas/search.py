@@ -133,13 +133,8 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         UserError: Anything asked for that cannot be done, in one line.
     """
     from nas.budget import Budget
-    from nas.data import full_name
     from nas.errors import UserError
-    from nas.finalists import Finalists
-    from nas.job import Job
     from nas.samplers import check_sampler
-    from nas.study import study_url
-    from nas.training import choose_device
 
     if patience is not None and patience < 1:
         raise UserError(f"--patience must be at least 1, not {patience}")
@@ -149,6 +144,14 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         raise UserError(f"--seed is a number from 0 to {LARGEST_SEED}, not {seed}")
     limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
     check_sampler(sampler)  # refuse what cannot be before anything is read or written
+    space_name, make_space = _space_maker(space, limits)
+
+    from nas.data import full_name  # these load torch, which takes seconds
+    from nas.finalists import Finalists
+    from nas.job import Job
+    from nas.study import study_url
+    from nas.training import choose_device
+
     devices = _devices(choose_device(device))
     changed = {
         "epochs": epochs,
@@ -158,7 +161,6 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     }
     proxy_name, config = _proxy_config(proxy, changed)
     chosen = Finalists.parse(config.finalists if finalists is None else finalists)
-    space_name, make_space = _space_maker(space, limits)
     training_data = _training_data(full_name(dataset, image_size), data)
     if resolution is None:
         config = config.model_copy(update={"resolution": training_data.at_scale(config.resolution)})
