@@ -21,13 +21,14 @@ from torch.nn import functional
 
 from nas import synthetic
 from nas.errors import UserError
-from nas.image_folder import ImageFolder, UnreadableError, read_square
-from nas.synthetic import Part
+from nas.image_cache import prepared
+from nas.image_folder import ImageFolder, Part, UnreadableError, read_square
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nas.architecture import Architecture
+    from nas.image_folder import File
 
 SPLIT_SEED = 20_260_101  # of the train/val split; changing it makes every older study incomparable
 TEST_SEED = 20_260_102  # of the test images of a folder that names none
@@ -126,13 +127,13 @@ class DataSet:
 
     Attributes:
         class_names: One a label, in order.
-        read: Reads the training or the test images in a folder.
-        read_val: Reads the validation images of a data set that has its own, else `None`.
+        read: Reads a part in a folder.
+        has_val: Whether there are validation images; else a part of the training images is.
     """
 
     class_names: tuple[str, ...]
     read: Reader
-    read_val: Callable[[], Split] | None = None
+    has_val: bool = False
 
 
 @functools.lru_cache(maxsize=1)
@@ -148,12 +149,12 @@ def load_training_data(name: str, root: Path | str) -> TrainingData:
     """
     data_set = _data_set(name)
     split = data_set.read(Path(root), "train")
-    if data_set.read_val is None:
+    if data_set.has_val:
+        train, val = split, data_set.read(Path(root), "val")
+        fingerprint = _fingerprint(train, val)
+    else:
         train, val = (split.select(indices) for indices in split_indices(split.labels))
         fingerprint = _fingerprint(split)
-    else:
-        train, val = split, data_set.read_val()
-        fingerprint = _fingerprint(train, val)
     return TrainingData(name, train, val, data_set.class_names, fingerprint)
 
 
@@ -336,19 +337,21 @@ def _folder(name: str) -> DataSet:
     path, size = folder_and_size(name)
     images = ImageFolder(Path(path), size)
 
-    def listed(part: str) -> Split:
-        if part in images.parts or part == "val":
-            return Split(*images.read(images.files(part)))
-        files = images.files("train")  # no `test`: a tenth of each class is kept for it
-        rest, test = split_indices(torch.tensor([label for _, label in files]), TEST_SEED)
-        chosen = (test if part == "test" else rest).tolist()
-        return Split(*images.read([files[index] for index in chosen]))
+    def files(part: Part) -> list[File]:
+        if part == "val" or "test" in images.parts:
+            return images.files(part)
+        every = images.files("train")  # a tenth of each class is kept for test
+        train, test = split_indices(torch.tensor([label for _, label in every]), TEST_SEED)
+        return [every[index] for index in (test if part == "test" else train).tolist()]
 
-    def read(_root: Path, part: Part) -> Split:
-        return listed(part if part == "test" or "test" in images.parts else "rest")
+    def read(root: Path, part: Part) -> Split:
+        paths, labels = zip(*files(part), strict=True)
+        pixels = prepared(
+            paths, images.size, root / ".prepared", functools.partial(images.read, paths)
+        )
+        return Split(pixels, torch.tensor(labels))
 
-    val = (lambda: listed("val")) if "val" in images.parts else None
-    return DataSet(images.class_names, read, val)
+    return DataSet(images.class_names, read, has_val="val" in images.parts)
 
 
 def folder_and_size(name: str) -> tuple[str, int]:

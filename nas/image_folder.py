@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 File = tuple["Path", int]
+Part = Literal["train", "val", "test"]
 
-PARTS = ("train", "val", "test")
+PARTS: tuple[Part, ...] = get_args(Part)
 ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 LEAST_IMAGES = 10  # a class: one for val and, without a folder of its own, one for test
 NUM_NAMED = 3  # unreadable files that an error names
@@ -39,7 +40,7 @@ class ImageFolder:
     size: int
 
     @cached_property
-    def parts(self) -> frozenset[str]:
+    def parts(self) -> frozenset[Part]:
         """The folders `train`, `val` and `test` that are there, where the first is."""
         found = {part for part in PARTS if (self.root / part).is_dir()}
         return frozenset(found if "train" in found else ())
@@ -59,10 +60,10 @@ class ImageFolder:
             )
         return names
 
-    def _folder(self, part: str) -> Path:
+    def _folder(self, part: Part) -> Path:
         return self.root / part if part in self.parts else self.root
 
-    def files(self, part: str) -> list[File]:
+    def files(self, part: Part) -> list[File]:
         """List the (path, label) of a part, sorted; all of them without folders for parts.
 
         Raises:
@@ -82,24 +83,23 @@ class ImageFolder:
             found += [(path, label) for path in images]
         return found
 
-    def read(self, files: Sequence[File]) -> tuple[Tensor, Tensor]:
-        """Read images as (N, 3, size, size) uint8 and labels (N,) int64.
+    def read(self, paths: Sequence[Path]) -> Tensor:
+        """Read images as (N, 3, size, size) uint8.
 
         Raises:
             UserError: Files that are no images; the first are named.
         """
         with ThreadPoolExecutor() as pool:
-            images = list(pool.map(self._read, (path for path, _ in files)))
+            images = list(pool.map(self._read, paths))
         bad = [image for image in images if isinstance(image, str)]
         if bad:
             more = f" and {len(bad) - NUM_NAMED} more" if len(bad) > NUM_NAMED else ""
             raise UserError(
-                f"{len(bad)} of {len(files)} images cannot be read: "
+                f"{len(bad)} of {len(paths)} images cannot be read: "
                 f"{', '.join(bad[:NUM_NAMED])}{more}; remove or replace them"
             )
         stacked = torch.from_numpy(np.stack([i for i in images if not isinstance(i, str)]))
-        labels = torch.tensor([label for _, label in files])
-        return stacked.permute(0, 3, 1, 2).contiguous(), labels
+        return stacked.permute(0, 3, 1, 2).contiguous()
 
     def _read(self, path: Path) -> np.ndarray | str:
         """Read an image, (size, size, 3), or give its path if it is none."""

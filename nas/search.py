@@ -100,7 +100,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
 ) -> Job:
     """Check all that a search is told, and put it together.
 
-    Nothing is written but the files of a data set that is downloaded.
+    Nothing is written but the files of a data set that is downloaded, and its decoded images.
 
     Args:
         budget: Largest number of trainable parameters.

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Part = Literal["train", "test"]
-
-NUM_IMAGES: dict[Part, int] = {"train": 10_000, "test": 2_000}
-SEEDS: dict[Part, int] = {"train": 1, "test": 2}
+NUM_IMAGES = {"train": 10_000, "test": 2_000}
+SEEDS = {"train": 1, "test": 2}
 CLASSES = tuple(f"pair-{label}" for label in range(10))
 PATTERN_SIDE = 12
 
 
-def generate(part: Part) -> tuple[Tensor, Tensor]:
+def generate(part: str) -> tuple[Tensor, Tensor]:
     """Generate images whose class is the pair of patterns they show, among noise and a decoy.
 
     Class c shows patterns c and c + 3 (mod 10), each at a place and strength of its own, over a
     weaker one that means nothing: no pattern alone tells the class, nor does a place, so a network
     has to find patterns anywhere and combine them. Mirror images are as likely. All is drawn and
     added in whole numbers, so the images depend on torch's generator alone, not on the machine.
+
+    Args:
+        part: "train" or "test".
 
     Returns:
         Images (N, 3, 32, 32) uint8 and labels (N,) int64.

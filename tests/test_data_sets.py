@@ -20,16 +20,18 @@ from nas.data import (
     CIFAR100_CLASSES,
     FASHION_MNIST_CLASSES,
     Split,
+    TrainingData,
     load_test_data,
     load_training_data,
     short_name,
 )
 from nas.errors import UserError
+from nas.image_folder import ImageFolder
 from nas.study import find_study
 from nas.training import evaluate, is_even
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from optuna.study import Study
@@ -168,7 +170,7 @@ def test_a_folder_without_parts_keeps_a_tenth_of_each_class_for_test_and_for_val
     (tmp_path / "cat" / "notes.txt").write_text("no image")
     (tmp_path / ".hidden").mkdir()
     name = f"folder:{tmp_path}@16"
-    data, test = load_training_data(name, "."), load_test_data(name, ".")
+    data, test = load_training_data(name, tmp_path), load_test_data(name, tmp_path)
     assert data.class_names == ("cat", "dog")
     assert test.labels.bincount().tolist() == [2, 4]
     assert data.val.labels.bincount().tolist() == [2, 4]
@@ -182,12 +184,12 @@ def test_a_folders_own_parts_are_kept(tmp_path: Path) -> None:
     for part, count in (("train", 10), ("val", 3), ("test", 2)):
         write_images(tmp_path / part, {"a": count, "b": count})
     name = f"folder:{tmp_path}@16"
-    data, test = load_training_data(name, "."), load_test_data(name, ".")
+    data, test = load_training_data(name, tmp_path), load_test_data(name, tmp_path)
     assert (len(data.train), len(data.val), len(test)) == (20, 6, 4)
     before = data.fingerprint
     (tmp_path / "val" / "a" / "000.png").unlink()
     load_training_data.cache_clear()
-    assert load_training_data(name, ".").fingerprint != before
+    assert load_training_data(name, tmp_path).fingerprint != before
 
 
 def test_images_are_resized_by_their_short_side_and_cropped_at_the_centre(tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ def test_images_are_resized_by_their_short_side_and_cropped_at_the_centre(tmp_pa
         (tmp_path / name).mkdir()
         for number in range(10):
             Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
-    data = load_training_data(f"folder:{tmp_path}@10", ".")
+    data = load_training_data(f"folder:{tmp_path}@10", tmp_path)
     assert data.train.images.unique().tolist() == [200]
 
 
@@ -205,7 +207,7 @@ def test_grey_and_transparent_images_become_three_channels(tmp_path: Path) -> No
     write_images(tmp_path, {"a": 10, "b": 10})
     Image.new("L", (9, 9), 77).save(tmp_path / "a" / "grey.png")
     Image.new("RGBA", (9, 9), (1, 2, 3, 0)).save(tmp_path / "b" / "clear.png")
-    data = load_training_data(f"folder:{tmp_path}@8", ".")
+    data = load_training_data(f"folder:{tmp_path}@8", tmp_path)
     assert data.train_and_val.images.shape[1:] == (3, 8, 8)
 
 
@@ -214,8 +216,68 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / "a" / f"bad{number}.jpg").write_bytes(b"no JPEG")
     with pytest.raises(UserError, match=r"of \d+ images cannot be read: .*bad\d\.jpg \(Unid") as c:
-        load_training_data(f"folder:{tmp_path}@8", ".")
+        load_training_data(f"folder:{tmp_path}@8", tmp_path)
     assert "\n" not in str(c.value)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each decoding was of."""
+    numbers: list[int] = []
+    read = ImageFolder.read
+
+    def counted(self: ImageFolder, paths: Sequence[Path]) -> Tensor:
+        numbers.append(len(paths))
+        return read(self, paths)
+
+    monkeypatch.setattr(ImageFolder, "read", counted)
+    return numbers
+
+
+def loaded(folder: Path, size: int = 8) -> TrainingData:
+    """Load as another process would."""
+    load_training_data.cache_clear()
+    return load_training_data(f"folder:{folder}@{size}", folder)
+
+
+def test_images_are_decoded_once_and_when_a_file_or_the_size_changes(
+    tmp_path: Path, decoded: list[int]
+) -> None:
+    write_images(tmp_path, {"a": 10, "b": 10})
+    first, again = loaded(tmp_path), loaded(tmp_path)
+    assert decoded == [18]
+    assert torch.equal(first.train.images, again.train.images)
+    assert again.fingerprint == first.fingerprint
+    for path in (tmp_path / "a").iterdir():
+        Image.new("RGB", (40, 30)).save(path)
+    assert loaded(tmp_path).fingerprint != first.fingerprint
+    assert loaded(tmp_path, 9).image_size == 9
+    assert decoded == [18, 18, 18]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:-1], lambda raw: raw[:99] + bytes([raw[99] ^ 1]) + raw[100:]]
+)
+def test_damaged_decoded_images_are_decoded_again(
+    tmp_path: Path, decoded: list[int], damage: Callable[[bytes], bytes]
+) -> None:
+    write_images(tmp_path, {"a": 10, "b": 10})
+    first = loaded(tmp_path)
+    (kept,) = (tmp_path / ".prepared").iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    assert torch.equal(loaded(tmp_path).train.images, first.train.images)
+    assert decoded == [18, 18]
+    assert kept.read_bytes() == whole
+
+
+def test_where_decoded_images_cannot_be_kept_they_are_decoded_each_time(
+    tmp_path: Path, decoded: list[int]
+) -> None:
+    write_images(tmp_path, {"a": 10, "b": 10})
+    (tmp_path / ".prepared").write_text("no folder")
+    assert loaded(tmp_path).fingerprint == loaded(tmp_path).fingerprint
+    assert decoded == [18, 18]
 
 
 @pytest.mark.parametrize(
@@ -231,12 +293,12 @@ def test_folders_that_cannot_be_split_are_one_line(
 ) -> None:
     write_images(tmp_path, counts)
     with pytest.raises(UserError, match=message):
-        load_training_data(f"folder:{tmp_path}", ".")
+        load_training_data(f"folder:{tmp_path}", tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read .*nowhere: No such file"):
-        load_training_data(f"folder:{tmp_path}/nowhere", ".")
+        load_training_data(f"folder:{tmp_path}/nowhere", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +316,7 @@ def test_a_folders_name_in_a_study_cannot_leave_the_folder(name: str, short: str
 @pytest.mark.parametrize(("size", "stride"), [(32, 1), (63, 1), (64, 2), (96, 2)])
 def test_the_stem_has_stride_2_from_64_pixels(tmp_path: Path, size: int, stride: int) -> None:
     write_images(tmp_path, {"a": 10, "b": 10}, (8, 8))
-    data = load_training_data(f"folder:{tmp_path}@{size}", ".")
+    data = load_training_data(f"folder:{tmp_path}@{size}", tmp_path)
     assert data.fitted(Architecture.of([1], [8])).stem_stride == stride
     assert data.at_scale(32) == size
     assert data.at_scale(16) == size // 2 or size == 63

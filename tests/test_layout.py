@@ -16,6 +16,7 @@ NAS = ROOT / "nas"
 ROWS = (
     ("errors", "architecture", "residual", "progress", "interruption"),
     ("presets", "synthetic", "checkpoint", "training_state", "image_folder"),
+    ("image_cache",),
     ("space", "blocks", "data", "distributed", "register", "encoding", "warping"),
     ("complexity", "model", "batches", "image_ops", "gaussian_process", "sheet"),
     ("zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation", "sheet_rows"),
