@@ -76,12 +76,20 @@ def lock_file(database: Path) -> Iterator[None]:
         yield
 
 
+BOOT_ID, PIDS = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+
+
 def this_host() -> str:
-    """Name this host, and on Linux the world its process numbers are from: containers differ."""
-    world = ""
+    """Name the world that this process's number is from, on Linux beyond the host's name.
+
+    Virtual machines that are copies have one name and differ by their start, containers by theirs.
+    """
+    world = [socket.gethostname()]
     with suppress(OSError):
-        world = Path("/proc/self/ns/pid").readlink().name
-    return f"{socket.gethostname()} {world}".strip()[:255]
+        world.append(BOOT_ID.read_text().strip())
+    with suppress(OSError):
+        world.append(PIDS.readlink().name)
+    return " ".join(world)[:255]
 
 
 def started_at(process: psutil.Process) -> float:

@@ -11,6 +11,7 @@ from nas.storage import open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sqlalchemy.engine import Engine
 
@@ -125,6 +126,19 @@ def test_another_host_is_lost_once_it_is_silent_for_the_grace_period() -> None:
     assert not is_lost(at=62, beats=8)
     assert not is_lost(at=122, beats=8)
     assert is_lost(at=123, beats=8)
+
+
+def test_copies_of_a_machine_do_not_take_each_others_processes_for_their_own(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    register = Register(engine, "token")
+    register.occupy(1)
+    (place,) = register.places()
+    assert place.is_own()
+    (tmp_path / "boot_id").write_text("another start\n")
+    monkeypatch.setattr("nas.register.BOOT_ID", tmp_path / "boot_id")
+    assert not place.is_here
+    assert not place.is_dead()
 
 
 def test_a_process_of_this_host_that_lives_is_never_lost_however_silent(
