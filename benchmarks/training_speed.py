@@ -103,7 +103,7 @@ class _Resident:
         self.state = start_training(model, case.config.training, device)
         for group in self.state.optimizer.param_groups:
             group["lr"] = 0.0
-        self.autocast = autocast(device, "auto")
+        self.autocast = autocast(device, case.config.precision)
         self._backward()
 
     def forward_backward(self) -> None:
@@ -119,7 +119,8 @@ class _Resident:
     def validate(self) -> None:
         """Score on val, as the trial does."""
         data = self.case.data
-        evaluate(self.state.model, data.val, data.normalization)
+        precision = self.case.config.precision
+        evaluate(self.state.model, data.val, data.normalization, precision=precision)
 
     def train(self) -> None:
         """All steps, then the score."""
@@ -184,14 +185,14 @@ class _Plain:
                 group["lr"] = lr_at(step, len(self.train_loader), config.training)
             self.optimizer.zero_grad()
             images, labels = images.to(self.device), labels.to(self.device)  # noqa: PLW2901
-            with autocast(self.device, "auto"):
+            with autocast(self.device, config.precision):
                 loss = functional.cross_entropy(
                     self.model(images), labels, label_smoothing=config.label_smoothing
                 )
             loss.backward()
             self.optimizer.step()
         self.model.eval()
-        with torch.no_grad(), autocast(self.device, "auto"):
+        with torch.no_grad(), autocast(self.device, config.precision):
             for images, labels in self.val_loader:
                 images, labels = images.to(self.device), labels.to(self.device)  # noqa: PLW2901
                 logits = self.model(images) + self.model(images.flip(-1))

@@ -146,10 +146,10 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         UserError: It cannot be written; what was there before still is.
     """
-    if path.exists() and not path.is_file():
-        raise UserError(f"cannot write {path}: it is no regular file")
     part = path.with_name(f".{path.name}.part")
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"cannot write {path}: it is no regular file")
         with part.open("wb") as file:
             file.write(content)
             file.flush()

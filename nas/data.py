@@ -127,7 +127,7 @@ class DataSet:
 
     Attributes:
         class_names: One a label, in order.
-        read: Reads a part in a folder.
+        read: Reads a part in a folder; "val" only where there is one.
         has_val: Whether there are validation images; else a part of the training images is.
     """
 
@@ -255,7 +255,7 @@ def _cifar(name: str, title: str) -> Reader:
         from torchvision import datasets
 
         make = getattr(datasets, name)
-        is_train = part == "train"
+        is_train = {"train": True, "test": False}[part]  # there is no other
         try:
             try:
                 files = make(root, train=is_train)  # checks every file's MD5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,10 +41,7 @@ class Encoding:
         for name, dist in search_space.items():
             if not dist.single():
                 groups.setdefault(dist, []).append(name)
-        self._groups = [
-            (names, lru_cache(REMEMBERED)(partial(_columns, dist)))
-            for dist, names in groups.items()
-        ]
+        self._groups = [(names, _Columns(dist)) for dist, names in groups.items()]
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """Encode N sets of parameters as (N, D)."""
@@ -53,7 +49,7 @@ class Encoding:
             return np.empty((0, 0))
         parts = [np.empty((len(rows), 0))]
         for names, columns in self._groups:
-            own = np.array([[columns(params[name]) for name in names] for params in rows])
+            own = np.array([[columns[params[name]] for name in names] for params in rows])
             parts.append(own.reshape(len(rows), -1))
             if len(names) > 1:
                 parts.append(own.mean(axis=1))
@@ -62,7 +58,20 @@ class Encoding:
         return np.hstack(parts)
 
 
-def _columns(dist: BaseDistribution, value: Any) -> list[float]:  # noqa: ANN401 - Optuna's parameter
+class _Columns(dict[Any, list[float]]):
+    """The columns of each value of a range, worked out when first asked for."""
+
+    def __init__(self, dist: BaseDistribution) -> None:
+        self.dist = dist
+
+    def __missing__(self, value: Any) -> list[float]:  # noqa: ANN401 - Optuna's parameter
+        columns = _columns(self.dist, value)
+        if len(self) < REMEMBERED:
+            self[value] = columns
+        return columns
+
+
+def _columns(dist: BaseDistribution, value: Any) -> list[float]:  # noqa: ANN401
     if isinstance(dist, CategoricalDistribution):
         return [float(value == choice) for choice in dist.choices]
     assert isinstance(dist, IntDistribution | FloatDistribution)
@@ -71,5 +80,6 @@ def _columns(dist: BaseDistribution, value: Any) -> list[float]:  # noqa: ANN401
         return [float(value > low + step * (before + 0.5)) for before in range(num_steps)]
     places = [] if dist.log else [(value - low) / (high - low)]
     if low > 0:
-        places.append(math.log(max(value, low) / low) / math.log(high / low))
+        span = math.log(high) - math.log(low)
+        places.append((math.log(max(value, low)) - math.log(low)) / span)
     return places

@@ -99,8 +99,9 @@ def train_in_full(
 ) -> Trained:
     """Train `arch` by the whole recipe, from its newest checkpoint if there is one.
 
-    On a CPU with the same number of threads the result is the same to the last bit, however often
-    the training was interrupted. Ctrl-C and SIGTERM end it after the step, which is saved first.
+    On the same kind of CPU with the same number of threads the result is the same to the last bit,
+    however often the training was interrupted. Ctrl-C and SIGTERM end it after the step, which is
+    saved first.
 
     Args:
         arch: The network.

@@ -15,6 +15,7 @@ import torch
 
 from nas.checkpoint import make_folder, write_whole
 from nas.errors import UserError
+from nas.image_folder import READING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,13 +41,14 @@ def prepared(
         decode: Gives (N, 3, size, size) uint8.
     """
     try:
-        path = folder / _key(files, size)
+        key = _key(files, size)
+        images = _read(folder / key, (len(files), 3, size, size))
+        if images is None:
+            images = decode()
+            if _key(files, size) == key:  # no file was changed meanwhile
+                _write(folder / key, images)
     except OSError:
         return decode()  # it names what cannot be read
-    images = _read(path, (len(files), 3, size, size))
-    if images is None:
-        images = decode()
-        _write(path, images)
     return images
 
 
@@ -57,8 +59,8 @@ def _key(files: Sequence[Path], size: int) -> str:
         return DIGEST(file.read_bytes()).digest()
 
     with ThreadPoolExecutor() as pool:
-        content = b"".join(pool.map(digest, files))
-    return f"{DIGEST(content).hexdigest()[:32]}-{size}px-pillow{PIL.__version__}"
+        content = DIGEST(b"".join(pool.map(digest, files))).hexdigest()[:32]
+    return f"{content}-{size}px-pillow{PIL.__version__}-{READING}"
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:

@@ -25,6 +25,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 LEAST_IMAGES = 10  # a class: one for val and, without a folder of its own, one for test
 NUM_NAMED = 3  # unreadable files that an error names
+READING = 1  # counts the ways in which `read_square` ever read
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,13 @@ def _pace(job: Job, arch: Architecture, size: int, num_steps: int) -> Pace:
 
     model, _ = train_proxy(arch, part, config, on_step=on_step)
     trained = _now(device)
-    evaluate(model, part.val, part.normalization, flip_average=config.flip_average)
+    evaluate(
+        model,
+        part.val,
+        part.normalization,
+        flip_average=config.flip_average,
+        precision=config.precision,
+    )
     val_seconds = (_now(device) - trained) / len(part.val)
     return Pace(arch, (trained - started) / (size * num_steps), val_seconds, size)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nas.full_training import Row, Trained
     from nas.recipe import RetrainConfig
     from nas.retrain_record import Network
+    from nas.training import Precision
 
 
 NUM_EXAMPLES = 32
@@ -217,7 +218,7 @@ class Retraining:
             measured,
             provenance(
                 self.device,
-                precision=resolved_precision(self.device, self.config.precision),
+                precision=self._precision,
                 seed=seed,
                 processes=self.ranks.count,
                 compiled=self.is_compiled,
@@ -225,6 +226,10 @@ class Retraining:
         )
         checkpoints.remove()
         return Retrained(folder, number, network.name, seed, self.split, **measured)
+
+    @property
+    def _precision(self) -> Precision:
+        return resolved_precision(self.device, self.config.precision)
 
     def _train(
         self, network: Network, seed: int, checkpoints: Checkpoints, record: RetrainRecord
@@ -234,9 +239,10 @@ class Retraining:
             if rows:
                 self.listener.on_epoch(rows[-1])
 
+        config = self.config.model_copy(update={"precision": self._precision})  # of all ranks
         assignment = Assignment(
             network.arch.to_json(),
-            self.config.model_dump_json(),
+            config.model_dump_json(),
             seed,
             self.data.name,
             str(self.data_root),
@@ -248,7 +254,7 @@ class Retraining:
         return train_in_full(
             network.arch,
             self.full_data,
-            self.config,
+            config,
             seed,
             checkpoints,
             listener=Listener(self.listener.on_step, on_rows, self.listener.on_warning),

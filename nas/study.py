@@ -57,7 +57,13 @@ class TrialFailed(Exception):  # noqa: N818 - named as the state
 def identity(
     data_set: str, fingerprint: str, split: str, budget: Budget, proxy: ProxyConfig
 ) -> dict[str, Any]:
-    """Put together what must be equal for scores to share a study, flat."""
+    """Put together what must be equal for scores to share a study, flat.
+
+    Not the precision that the device chooses: scores of several devices may share a study.
+    """
+    settings = proxy.model_dump()
+    if proxy.precision == "auto":
+        del settings["precision"]
     return {
         "data": data_set,
         "data_fingerprint": fingerprint,
@@ -65,7 +71,7 @@ def identity(
         "metric": METRIC,
         **({} if budget.image_size is None else {"image_size": budget.image_size}),
         **{f"limits.{name}": list(bounds) for name, bounds in budget.bounds.items()},
-        **{f"proxy.{name}": value for name, value in proxy.model_dump().items()},
+        **{f"proxy.{name}": value for name, value in settings.items()},
     }
 
 

@@ -212,6 +212,17 @@ def test_another_proxy_is_refused_with_the_difference_and_a_free_name(tiny: Sear
         tiny(1, study="a", epochs=2)
 
 
+def test_the_precision_is_of_the_identity_where_it_is_chosen(folder: Path, tiny: Search) -> None:
+    assert "proxy.precision" not in json.loads(tiny(1, study="a").user_attrs["identity"])
+    proxies = folder / "studies" / "proxies"
+    exact = (proxies / "tiny.toml").read_text() + '\nprecision = "float32"\n'
+    (proxies / "exact.toml").write_text(exact)
+    with pytest.raises(UserError, match=r'proxy\.precision is nothing there, "float32" asked'):
+        tiny(1, study="a", proxy="exact")
+    (trial,) = tiny(1, study="b", proxy="exact").get_trials(states=[TrialState.COMPLETE])
+    assert json.loads(trial.user_attrs["provenance"])["precision"] == "float32"
+
+
 def test_a_larger_space_continues_the_study_and_a_smaller_one_is_refused(
     folder: Path, tiny: Search
 ) -> None:

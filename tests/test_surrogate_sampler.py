@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,6 +143,12 @@ def test_a_resumed_study_proposes_what_an_undisturbed_one_does(before: int) -> N
     study = run(study_of(), before)
     study.sampler = study_of().sampler
     assert proposed(run(study, 24 - before)) == proposed(run(study_of(), 24))
+
+
+def test_a_pickled_sampler_goes_on() -> None:
+    study = run(study_of(), 12)
+    study.sampler = pickle.loads(pickle.dumps(study.sampler))  # noqa: S301 - our own
+    assert proposed(run(study, 6)) == proposed(run(study_of(), 18))
 
 
 def test_what_a_claim_refuses_is_not_proposed() -> None:

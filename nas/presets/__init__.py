@@ -70,11 +70,12 @@ def changed(config: ConfigT, settings: Mapping[str, object]) -> ConfigT:
     try:
         return type(config).model_validate({**same, **settings})
     except ValidationError as error:
-        line = _first_line(error, type(config))
-        named = [name for name in settings if line.startswith(f"{name}: ")]
+        line, where = _first_line(error, type(config)), error.errors()[0]["loc"]
+        named = [name for name in settings if name in where[:1]]
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in named or settings)
-        line = line.removeprefix(f"{named[0]}: ") if named else line
-        raise UserError(f"{flags}: {line}") from None
+        raise UserError(
+            f"{flags}: {line.removeprefix(f'{named[0]}: ') if named else line}"
+        ) from None
 
 
 def hand_made() -> dict[str, Architecture]:
