@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # this checkout's package, installed or not
 CLOSING_SECONDS = 45.0  # kept for the report, the tables and the packing
-STOP_SECONDS = 60.0  # for a command to end after Ctrl-C's signal, before it is killed
-LEAST_SECONDS = 20.0  # with less than this left no command is started
+STOP_SECONDS = 30.0  # for a command to end after Ctrl-C's signal, before it is killed
+LEAST_SECONDS = 60.0  # with less than this left no command is started
 SHARE_PLANNED = 0.9  # of the minutes for trainings; the rest is start-up
 COMPILE_GAIN = 1.1  # `--compile` is used where its epochs are at least so much faster
 EXIT_LEFT = 3  # there is more to do, and the same call goes on with it
@@ -286,7 +287,8 @@ def _training(
 ) -> Command:
     """Train a network; earlier seeds of the same training are there already, but for `fast`."""
     asked = f"{network} --recipe {recipe} --epochs {epochs or 'EPOCHS'} --seeds {seeds}{settings}"
-    flags = f"{scale.settings} --compile" if plan and plan.is_compiled else scale.settings
+    is_compiled = plan and plan.is_compiled and not settings  # compiling would count in `fast`
+    flags = f"{scale.settings} --compile" if is_compiled else scale.settings
     num_new = seeds if settings else 1
     seconds = plan and plan.seconds_an_epoch[recipe] * epochs * num_new
     return Command(f"retrain.py {asked} --study {scale.study} {flags}".strip(), seconds)
@@ -432,9 +434,8 @@ class Session:
 
     def start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start Python in the work folder, with this checkout's package, out of Ctrl-C's reach."""
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
-            [sys.executable, *arguments], cwd=self.work, env=environment, process_group=0
+            [sys.executable, *arguments], cwd=self.work, env=environment(), process_group=0
         )
 
     def decide(self) -> None:
@@ -452,7 +453,7 @@ class Session:
         flags = ["leaderboard", self.scale.study, "--top", "100", "--json"]
         done = subprocess.run(
             [sys.executable, "-m", "nas", *flags], cwd=self.work, check=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            env=environment(), capture_output=True, text=True,
         )  # fmt: skip
         rows: list[dict[str, Any]] = json.loads(done.stdout)
         return rows
@@ -469,8 +470,9 @@ class Session:
             f"report {study} --out results/report.html",
         )
         running = [self.start(["-m", "nas", *shlex.split(text)]) for text in commands]
+        until = time.monotonic() + STOP_SECONDS
         for process in running:
-            wait_or_stop(process, STOP_SECONDS)
+            wait_or_stop(process, until - time.monotonic())
         write_records(url, study, self.results)
 
     def show(self) -> int:
@@ -484,6 +486,12 @@ class Session:
         known = [self.log.seconds_left(command) for _, command in left]
         print(f"in all about {sum(filter(None, known)) / 60:.0f} min of what is known")
         return len(left)
+
+
+def environment() -> dict[str, str]:
+    """Give a command's: this checkout's package, and what this process's own path has."""
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
 
 
 def wait_or_stop(process: subprocess.Popen[bytes], seconds: float) -> int:
@@ -561,8 +569,12 @@ def record(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def pack(work: Path, out: Path) -> None:
-    """Copy what a later call goes on from: databases, results, the newest checkpoint of each."""
-    shutil.copytree(work / "results", out / "results", dirs_exist_ok=True)
+    """Copy what a later call goes on from: databases, results, the newest checkpoint of each.
+
+    Not the report, which is large and made again by each call.
+    """
+    not_packed = shutil.ignore_patterns("report.html")
+    shutil.copytree(work / "results", out / "results", dirs_exist_ok=True, ignore=not_packed)
     (out / "studies").mkdir(parents=True, exist_ok=True)
     for path in (work / "studies").glob("*.db"):
         with sqlite3.connect(path) as source, sqlite3.connect(out / "studies" / path.name) as copy:
@@ -598,6 +610,9 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Do a piece, or what is next; gives 0 if nothing is left of it, 1 if a command failed."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what is ignored here, commands inherit
     deadline = time.monotonic() - CLOSING_SECONDS
     asked = parsed(argv)
     session = Session(
@@ -609,11 +624,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     session.results.mkdir(parents=True, exist_ok=True)
     pieces = [asked.piece] if asked.piece in PIECES else list(PIECES)
-    if asked.piece != "status" and session.do(pieces):
-        session.close()
-    session.show()
-    if asked.pack is not None:
-        pack(session.work, asked.pack.resolve())
+    try:
+        if asked.piece != "status" and session.do(pieces):
+            session.close()
+        session.show()
+    finally:
+        if asked.pack is not None:
+            pack(session.work, asked.pack.resolve())
     if session.has_failed:
         return 1
     return EXIT_LEFT if session.left(pieces) else 0

@@ -173,14 +173,18 @@ def _pool(space: SearchSpace, budget: Budget) -> list[Architecture]:
     return sorted(drawn, key=lambda arch: (sum(s.depth for s in arch.stages), drawn[arch]))
 
 
-def plan(archs: list[Architecture]) -> Iterator[Run]:
-    """Yield every run, in the order in which a partial measurement is worth most."""
+def plan(archs: list[Architecture], resolution: int) -> Iterator[Run]:
+    """Yield every run, in the order in which a partial measurement is worth most.
+
+    Where the base's resolution is that of a candidate, it is the same as another one.
+    """
     for wave in WAVES:
         for network, arch in enumerate(archs):
-            for candidate, seed in wave:
-                limit = CANDIDATES.get(candidate, UNTRAINED).max_networks
-                if limit is None or network < limit:
-                    yield Run(network, arch, candidate, seed)
+            for name, seed in wave:
+                candidate = CANDIDATES.get(name, UNTRAINED)
+                is_wanted = candidate.max_networks is None or network < candidate.max_networks
+                if is_wanted and candidate.changes.get("resolution") != resolution:
+                    yield Run(network, arch, name, seed)
 
 
 @lru_cache(maxsize=4)
@@ -362,7 +366,9 @@ def main() -> None:
     known = [*SCORES, *CANDIDATES]
     if unknown := set(arguments.only or ()) - set(known):
         parser.error(f"unknown {', '.join(sorted(unknown))}; known: {', '.join(known)}")
-    runs = [run for run in plan(archs) if run.candidate in (arguments.only or known)]
+    runs = [
+        run for run in plan(archs, base.resolution) if run.candidate in (arguments.only or known)
+    ]
     work = Measure(setting, arguments.data, arguments.device)
     measure_all(runs, work, rows, arguments.workers)
 

@@ -180,6 +180,7 @@ class _Plain:
     def train(self) -> None:
         """All steps, then the score."""
         config = self.case.config
+        self.model.train()
         for step, (images, labels) in enumerate(self.train_loader):
             for group in self.optimizer.param_groups:
                 group["lr"] = lr_at(step, len(self.train_loader), config.training)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import socket
 import subprocess
@@ -57,7 +58,8 @@ def git_state(folder: Path) -> dict[str, Any]:
     """Give the revision of the checkout that holds this folder, and whether it is unchanged.
 
     Returns:
-        `git_revision` and `git_clean`, both `None` without git or where no checkout tracks it.
+        `git_revision` and `git_clean`. Without git, or where no checkout tracks the folder, the
+        first is the environment's `NAS_REVISION`, else `None`, as is the other.
     """
 
     def git(*arguments: str) -> str | None:
@@ -69,6 +71,6 @@ def git_state(folder: Path) -> dict[str, Any]:
         return done.stdout.strip()
 
     if not git("ls-files", "."):  # not ours: an installation inside somebody's checkout
-        return {"git_revision": None, "git_clean": None}
+        return {"git_revision": os.environ.get("NAS_REVISION"), "git_clean": None}
     revision, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
     return {"git_revision": revision, "git_clean": None if changes is None else changes == ""}

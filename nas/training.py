@@ -230,7 +230,7 @@ class _Step:
         self.ranks.average_statistics(state.model)
         state.step += 1
         if state.average is not None:
-            state.average.update(state.model, state.step)
+            state.average.update(state.step)
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         with self.autocast:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 class ModelAverage:
     """Running average of a model's whole state: weights and batch norm statistics alike.
 
+    Args:
+        model: What is averaged, in the memory format in which it stays.
+        decay: What the average keeps of itself a step.
+
     Attributes:
         model: The averaged model, for evaluation.
     """
@@ -24,20 +28,22 @@ class ModelAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self._decay = decay
+        # A model's tensors are changed in place, so that they are looked up once, not every step.
+        pairs = list(
+            zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
+        )
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, model: nn.Module, num_steps: int) -> None:
+    def update(self, num_steps: int) -> None:
         """Take in the model after `num_steps` steps; early ones count more, so it is warm soon."""
         weight = 1 - min(self._decay, num_steps / (num_steps + 10))
-        pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
-        averages, values = [], []
-        for average, value in pairs:
-            if value.is_floating_point():
-                averages.append(average)
-                values.append(value)
-            else:
-                average.copy_(value)
+        averages, values = zip(*self._floats, strict=True)
         torch._foreach_lerp_(averages, values, weight)  # as torch.optim.swa_utils does
+        if self._counters:
+            averages, values = zip(*self._counters, strict=True)
+            torch._foreach_copy_(averages, values)
 
 
 @dataclass(eq=False)

@@ -401,13 +401,14 @@ def test_applying_on_a_device_never_waits_for_it(name: str) -> None:
 
 @every_augmentation
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_cuda_gives_what_the_cpu_gives_without_waiting(name: str) -> None:
     augmentation, images = AUGMENTATIONS[name], varied_images(500)
     drawn = augmentation.draw(500, generator_of(0))
     on_device = (images.cuda(), drawn.cuda())
     augmentation.apply(*on_device)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         result = augmentation.apply(*on_device)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -222,7 +222,7 @@ def test_fewer_networks_are_the_first_and_as_spread(archs: list[Any]) -> None:
 
 
 def test_every_candidate_is_planned_once_a_network_and_seed(archs: list[Any]) -> None:
-    runs = list(plan(archs))
+    runs = list(plan(archs, 16))
     assert len({run.key for run in runs}) == len(runs)
     planned = {(run.candidate, run.seed) for run in runs}
     wanted = {(name, seed) for name, c in CANDIDATES.items() for seed in c.seeds}
@@ -231,7 +231,7 @@ def test_every_candidate_is_planned_once_a_network_and_seed(archs: list[Any]) ->
 
 
 def test_rows_are_kept_and_not_measured_again(tmp_path: Path, archs: list[Any]) -> None:
-    path, runs = tmp_path / "rows.csv", list(plan(archs))
+    path, runs = tmp_path / "rows.csv", list(plan(archs, 16))
     done = Random(0).sample(runs, 5)
     for run in done:
         Rows(path, SETTING).append(

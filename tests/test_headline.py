@@ -32,7 +32,7 @@ PLAN = Plan(
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     (tmp_path / "results").mkdir()
-    return Session(FULL, tmp_path, tmp_path, "cpu", time.monotonic() + 60)
+    return Session(FULL, tmp_path, tmp_path, "cpu", time.monotonic() + 600)
 
 
 def finish(session: Session, *pieces: str) -> None:
@@ -132,6 +132,16 @@ def test_a_command_that_fails_is_told_from_one_that_ran_out_of_time(session: Ses
     assert session.has_failed
 
 
+def test_commands_find_this_package_and_what_was_on_the_path(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "carried.py").write_text("found = 1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = "import carried, nas, pathlib; assert pathlib.Path(nas.__file__).parents[1].samefile(R)"
+    process = session.start(["-S", "-c", code.replace("R)", f"{str(headline.ROOT)!r})")])
+    assert process.wait() == 0
+
+
 def test_a_pack_holds_databases_results_and_the_newest_checkpoints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +153,7 @@ def test_a_pack_holds_databases_results_and_the_newest_checkpoints(
         (folder / "checkpoints" / f"step-{step}.safetensors").write_text(step)
     (work / "results").mkdir()
     Log(work / "results" / "commands.csv").add(Command("search.py"), 0.0, 1.0, 0)
+    (work / "results" / "report.html").write_text("large, and made again")
     database = sqlite3.connect(work / "studies" / "s.db")
     database.executescript("PRAGMA journal_mode=WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1);")
     headline.pack(work, out)
