@@ -40,6 +40,7 @@ STOP_SECONDS = 30.0  # for a command to end after Ctrl-C's signal, before it is 
 LEAST_SECONDS = 60.0  # with less than this left no command is started
 SHARE_PLANNED = 0.9  # of the minutes for trainings; the rest is start-up
 COMPILE_GAIN = 1.1  # `--compile` is used where its epochs are at least so much faster
+SEARCHED = 1.4  # multiply-adds of 400 random networks of the window, to ResNet26_97's
 EXIT_LEFT = 3  # there is more to do, and the same call goes on with it
 
 
@@ -220,7 +221,7 @@ def speed(scale: Scale, _plan: Plan | None) -> list[Command]:
 def search(scale: Scale, plan: Plan | None) -> list[Command]:
     """Search, finalists included."""
     an_epoch = plan.seconds_a_proxy_epoch if plan else None
-    seconds = an_epoch and an_epoch * scale.search_epochs
+    seconds = an_epoch and an_epoch * scale.search_epochs * SEARCHED
     flags = f"--dataset {scale.dataset} --study {scale.study}"
     return [Command(f"search.py {scale.search} {flags}", seconds)]
 

@@ -17,7 +17,7 @@ from nas.training import DivergedError, EpochMetrics
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nas.synthetic import Part
+    from nas.image_folder import Part
 
 CONFIG = ProxyConfig(epochs=2, resolution=8, batch_size=64, peak_lr=0.1)
 SMALL = Architecture.of([1, 1], [4, 8])

@@ -1,0 +1,115 @@
+"""What runs on a device, end to end: on the CPU always, on CUDA where there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import nas
+from nas.architecture import Architecture
+from nas.batches import Batches, Normalization, RandomFlip
+from nas.data import Split, load_training_data
+from nas.model import build_model
+from nas.proxy import ProxyConfig, ProxyData, run_proxy
+from nas.training import TrainingConfig, evaluate, start_training, train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from optuna.study import Study
+
+NETWORK = Architecture.of([1, 1], [4, 8])
+RECIPE = """
+epochs = 1
+resolution = 8
+batch_size = 500
+peak_lr = 0.1
+ema_decay = 0.9
+augmentations = ["translate", "flip", "cutout"]
+"""
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+        ),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def few() -> ProxyData:
+    data = load_training_data("synthetic", "nowhere")
+    images = torch.arange(500)
+    data = dataclasses.replace(data, train=data.train.select(images), val=data.val.select(images))
+    return ProxyData.prepare(data, 8)
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+def test_a_proxy_run_is_scored_alike_when_run_again(
+    few: ProxyData, device: str, precision: Any
+) -> None:
+    data = ProxyData(few.train.to(device), few.val.to(device), few.normalization, few.num_classes)
+    data = dataclasses.replace(data, normalization=Normalization.of(data.train.images))
+    config = ProxyConfig(
+        epochs=2, resolution=8, batch_size=100, peak_lr=0.1, precision=precision, translate=4
+    )
+    first, again = (run_proxy(NETWORK, data, config) for _ in range(2))
+    assert math.isfinite(first.val_loss)
+    assert first.val_loss == pytest.approx(again.val_loss, rel=0.2)
+    whole, parts = (run_proxy(NETWORK, data, config, num_micro_batches=number) for number in (1, 2))
+    assert parts.val_loss == pytest.approx(whole.val_loss, rel=0.5)
+
+
+@pytest.mark.parametrize("precision", ["auto", "float16"])
+def test_a_training_goes_on_from_what_was_saved_of_it(
+    few: ProxyData, device: str, precision: Any
+) -> None:
+    split = Split(few.train.images, few.train.labels).to(device)
+    normalization = Normalization.of(split.images)
+    batches = Batches(split, normalization, 100, 0, (RandomFlip(),))
+    config = TrainingConfig(epochs=2, peak_lr=0.05, ema_decay=0.9, precision=precision)
+
+    def started() -> Any:
+        model = build_model(NETWORK, device=device)
+        return start_training(model, config, torch.device(device))
+
+    state = started()
+    epochs = train(state.model, batches, config, state=state)
+    next(epochs)
+    tensors = {name: tensor.cpu().clone() for name, tensor in state.tensors().items()}
+    numbers = json.loads(json.dumps(state.numbers()))
+    (last,) = epochs
+    resumed = started()
+    resumed.restore(tensors, numbers)
+    (again,) = train(resumed.model, batches, config, state=resumed)
+    assert again.train_loss == pytest.approx(last.train_loss, rel=0.05)
+    scores = [
+        evaluate(each.result, split, normalization, precision="float32")
+        for each in (state, resumed)
+    ]
+    assert scores[0].loss == pytest.approx(scores[1].loss, rel=0.05)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_search_and_a_full_training_of_what_it_found(
+    tiny: Callable[..., Study], folder: Path, device: str, workers: int
+) -> None:
+    study = tiny(2, device=device, workers=workers)
+    (folder / "studies" / "recipes").mkdir()
+    (folder / "studies" / "recipes" / "short.toml").write_text(RECIPE)
+    (retrained,) = nas.retrain(study.best_trial.number, recipe="short", device=device)
+    model = nas.load_model(retrained.folder)
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    made_with = [json.loads(trial.user_attrs["provenance"]) for trial in study.trials]
+    assert {made["device"].partition(":")[0] for made in made_with} == {device}
