@@ -616,7 +616,7 @@ def run(*arguments: str) -> int:
         ("--model ResNet-20 --dataset nope", "known: cifar10, cifar100"),
         ("--model ResNet-20 --dataset synthetic --storage nonsense", "no database URL"),
         ("--architecture missing.json", "cannot read missing.json"),
-        ("--model ResNet-20 --schedule step", "--schedule: schedule: input should be"),
+        ("--model ResNet-20 --schedule step", "--schedule: input should be"),
         ("--model ResNet-20 --export tflite", "unknown export format 'tflite'; known: onnx"),
     ],
 )
