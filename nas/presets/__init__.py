@@ -53,13 +53,8 @@ def load(kind: str, name_or_file: str, config: type[ConfigT]) -> tuple[str, Conf
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number or a nesting without end
         raise UserError(f"{source} is not TOML: {error}") from None
-    return Path(source).stem, validate(config, raw, source)
-
-
-def validate(config: type[ConfigT], raw: object, source: str) -> ConfigT:
-    """Validate settings; the first that is wrong becomes one line (UserError)."""
     try:
-        return config.model_validate(raw)
+        return Path(source).stem, config.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{source}: {_first_line(error, config)}") from None
 
