@@ -611,9 +611,8 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Do a piece, or what is next; gives 0 if nothing is left of it, 1 if a command failed."""
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # what is ignored here, commands inherit
+    # Commands inherit what is ignored here, and could not be stopped.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     deadline = time.monotonic() - CLOSING_SECONDS
     asked = parsed(argv)
     session = Session(

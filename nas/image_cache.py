@@ -1,7 +1,7 @@
 """prepared: the images of files, decoded once for all processes and commands.
 
-To decode 3,000 photographs of 375 x 300 pixels takes 4.2 s of one core of an AMD EPYC, to read and
-hash them 0.08 s.
+To decode 3,000 generated JPEG files of 375 x 300 pixels takes 4.2 s of one core of an AMD EPYC, to
+read and hash them 0.08 s.
 """
 
 from __future__ import annotations

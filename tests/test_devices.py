@@ -66,7 +66,8 @@ def test_a_proxy_run_is_scored_alike_when_run_again(
     )
     first, again = (run_proxy(NETWORK, data, config) for _ in range(2))
     assert math.isfinite(first.val_loss)
-    assert first.val_loss == pytest.approx(again.val_loss, rel=0.2)
+    off = 0.0 if device == "cpu" else 0.05
+    assert first.val_loss == pytest.approx(again.val_loss, rel=off, abs=off)
     whole, parts = (run_proxy(NETWORK, data, config, num_micro_batches=number) for number in (1, 2))
     assert parts.val_loss == pytest.approx(whole.val_loss, rel=0.5)
 
