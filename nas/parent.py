@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,7 @@ def _caller_left_alone() -> Iterator[None]:
     has_blas_threads = BLAS_THREADS in os.environ
     os.environ.setdefault(BLAS_THREADS, "1")
     main = sys.modules["__main__"]
+    resource_tracker.ensure_running()  # started later, it would unblock what is blocked here
     sys.modules["__main__"] = ModuleType("__main__")
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -428,6 +428,21 @@ def test_ctrl_c_stops_a_search_and_its_workers_and_the_same_command_goes_on(
     assert reasons <= {"interrupted"}
 
 
+def test_workers_leave_ctrl_c_to_their_parent(folder: Path, tiny: Callable[..., Study]) -> None:
+    (folder / "mine.py").write_text(
+        "import nas, os, psutil, signal, torch; torch.set_num_threads(1)\n"
+        "def interrupt(number, worker):\n"
+        "    for child in psutil.Process().children(recursive=True):\n"
+        "        os.kill(child.pid, signal.SIGINT)\n"
+        "nas.search(3000, 4, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
+        "    workers=2, progress=nas.Progress(on_trial_start=interrupt, on_notice=print))\n"
+    )
+    done = subprocess.run([sys.executable, "mine.py"], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    assert [t.state for t in tiny(4).trials] == [TrialState.COMPLETE] * 4
+
+
 def test_a_worker_whose_parent_is_killed_stops_by_itself(
     folder: Path, tiny: Callable[..., Study]
 ) -> None:
