@@ -449,8 +449,10 @@ def measure_trials(name: str, space: SearchSpace, numbers: list[int], measured: 
                 if missing > 0:
                     side.fill([next(source) for _ in range(missing)])
             timings: list[list[Timing]] = [[] for _ in sides]
-            for _ in range(measured):
-                for side, kept in zip(sides, timings, strict=True):
+            turns = list(zip(sides, timings, strict=True))
+            for index in range(measured):  # what one leaves the disk to do meets the next: rotate
+                first = index % len(turns)
+                for side, kept in turns[first:] + turns[:first]:
                     kept.append(side.run_trial())
             rows += [
                 Row.of(name, number, side.name, kept[WARM_UP if number else 0 :])

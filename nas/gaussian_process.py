@@ -88,6 +88,7 @@ class GaussianProcess:
         kernel: Its settings.
         warping: What the values are mapped with; means and deviations are of mapped values.
         targets: (N,) mapped values.
+        means: (N,) posterior means of the rows themselves.
         residuals: (N,) mapped value minus what the other rows predict for it (leave-one-out).
     """
 
@@ -112,6 +113,7 @@ class GaussianProcess:
         self._precision = _inverse(self.kernel.with_noise(self._rows))
         self._weights = self._precision @ centred
         self._variance = max(float(centred @ self._weights) / len(values), 1e-300)
+        self.means = self.targets - (self.kernel.noise + JITTER) * self._weights
         self.residuals = self._weights / np.diag(self._precision)
 
     def mean(self, features: Array) -> Array:

@@ -105,8 +105,9 @@ class Objective:
             "num_macs": cost.num_macs,
             "size_bytes": size_bytes(arch),
         }
+        known = trial.user_attrs
         for name, value in attrs.items():
-            if trial.user_attrs.get(name) != value:
+            if known.get(name) != value:
                 trial.set_user_attr(name, value)
 
     def _run(self, arch: Architecture) -> ProxyResult:

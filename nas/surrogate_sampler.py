@@ -84,9 +84,12 @@ class SurrogateSampler(BaseSampler):
         if running := [t for t in others if t.state is TrialState.RUNNING]:
             believed = self._candidates.encode((keys[t.number], t.params) for t in running)
             model = model.believing(believed)
-        near = np.union1d(kept, np.argsort(-values)[: MAX_ROWS // 4])
-        means = model.mean(rows[near])
-        parents = [scored[near[index]].params for index in np.argsort(-means)[:NUM_PARENTS]]
+        means = np.full(len(scored), -np.inf)
+        means[kept] = model.means[: len(kept)]
+        best = np.argsort(-values)[: MAX_ROWS // 4]
+        if len(left_out := np.setdiff1d(best, kept)):
+            means[left_out] = model.mean(rows[left_out])
+        parents = [scored[index].params for index in np.argsort(-means)[:NUM_PARENTS]]
         return self._best(model, float(means.max()), parents, set(keys.values()))
 
     def sample_independent(

@@ -13,7 +13,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from nas.encoding import Encoding
-from nas.gaussian_process import _loss, evidences
+from nas.gaussian_process import GaussianProcess, _loss, evidences
 from nas.surrogate import estimate, recommend
 
 if TYPE_CHECKING:
@@ -154,6 +154,12 @@ def test_the_slope_of_the_evidence_is_that_of_small_steps() -> None:
         for way in step * np.eye(7)
     ]
     assert _loss(logarithms, features, targets)[1] == pytest.approx(np.array(slopes), abs=1e-6)
+
+
+def test_the_means_of_the_rows_themselves_are_those_predicted_for_them() -> None:
+    features = rows(50)
+    model = GaussianProcess(features, additive(features, 0) + noise(50, 0)).believing(rows(5, 1))
+    assert model.means == pytest.approx(model.mean(np.vstack([features, rows(5, 1)])), abs=1e-9)
 
 
 # recommend
