@@ -12,11 +12,12 @@ import torch
 
 from nas.budget import Budget
 from nas.complexity import count
-from nas.data import Split, TrainingData
+from nas.data import TrainingData
 from nas.job import Job
 from nas.objective import Objective
 from nas.proxy import ProxyConfig, ProxyResult
 from nas.space import SearchSpace, load_space
+from nas.split import Split
 from nas.storage import silence_optuna
 
 if TYPE_CHECKING:

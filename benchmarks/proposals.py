@@ -46,7 +46,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas.batches import Normalization
 from nas.budget import Budget
 from nas.complexity import count, count_params
-from nas.data import Split
 from nas.model import build_model
 from nas.objective import Objective
 from nas.provenance import git_state, provenance
@@ -55,6 +54,7 @@ from nas.pruner import OverBudgetPruner
 from nas.register import Register
 from nas.samplers import make_sampler, trial_id
 from nas.space import SearchSpace, SpaceConfig, load_space
+from nas.split import Split
 from nas.storage import open_storage, silence_optuna, sqlite_url
 from nas.study import claimer, identity, open_study
 from nas.width_scaling import WidthScaling

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from nas.data import Split
+    from nas.split import Split
 
 # The best network of studies/cifar10-100k.
 WINNER = Architecture((Stage(1, 28), Stage(1, 26, 5), Stage(2, 8, 7), Stage(1, 28, 5)))

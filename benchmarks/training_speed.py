@@ -41,7 +41,7 @@ from torchvision.transforms import v2
 from nas.batches import Batches
 from nas.budget import Budget
 from nas.complexity import count
-from nas.data import Split, load_training_data
+from nas.data import load_training_data
 from nas.model import build_model
 from nas.presets import hand_made_network
 from nas.provenance import provenance
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nas.architecture import Architecture
+    from nas.split import Split
 
 SIZES = {"cpu": (30_000, 100_000, 1_000_000), "cuda": (250_000, 1_000_000, 5_000_000)}
 PROXIES = {"cpu": "quick", "cuda": "standard"}

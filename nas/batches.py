@@ -14,7 +14,7 @@ from nas.distributed import ALONE, Ranks
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from nas.data import Split
+    from nas.split import Split
 
 # Augmented at a time. An augmentation is many small operations, which cost as much for a few images
 # as for many: in batches of 128 the whole of `seed` takes 63 us an image, 1024 at a time 41.

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from nas.architecture import Architecture
     from nas.checkpoint import Checkpoints
-    from nas.data import Split, TrainingData
+    from nas.data import TrainingData
     from nas.recipe import RetrainConfig
+    from nas.split import Split
     from nas.training import EpochMetrics, TrainingConfig
     from nas.training_state import TrainingState
 

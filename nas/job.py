@@ -241,7 +241,7 @@ class Job:
         return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
 
     def _identity(self) -> dict[str, Any]:
-        from nas.data import SPLIT_SEED
+        from nas.split import SPLIT_SEED
         from nas.study import identity
         from nas.training import is_even
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from nas.architecture import Architecture
     from nas.batches import Augmentation
-    from nas.data import Split, TrainingData
+    from nas.data import TrainingData
+    from nas.split import Split
 
 OnEpoch = Callable[[EpochMetrics], None]
 

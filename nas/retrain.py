@@ -77,7 +77,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from dataclasses import replace
 
     from nas.assignment import follow
-    from nas.data import full_name
+    from nas.data_sets import full_name
     from nas.distributed import join
     from nas.errors import UserError
     from nas.formats import require_available
@@ -215,7 +215,7 @@ def _training_data(source: Study | None, name: str | None, root: str | Path) -> 
 
 def _sister(source: Study | None, url: str | None, data: TrainingData) -> tuple[str, Study]:
     """Open the study of the record; networks from outside a study share one per data set."""
-    from nas.data import short_name
+    from nas.data_sets import short_name
     from nas.sisters import open_sister
     from nas.storage import open_storage
     from nas.study import study_url

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.assignment import Assignment
 from nas.checkpoint import Checkpoints, only_here
-from nas.data import load_test_data, resize
+from nas.data import load_test_data
 from nas.distributed import ALONE, Ranks, is_lost_rank
 from nas.errors import UserError
 from nas.export import WEIGHTS, Classifier
@@ -18,6 +18,7 @@ from nas.full_training import FullData, Listener, require_fit, train_in_full
 from nas.provenance import provenance
 from nas.retrain_record import RetrainRecord
 from nas.sisters import find_finished
+from nas.split import resize
 from nas.training import DivergedError, evaluate, is_out_of_memory, resolved_precision
 
 if TYPE_CHECKING:
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from torch import Tensor
 
-    from nas.data import Split, TrainingData
+    from nas.data import TrainingData
     from nas.formats import Exported
     from nas.full_training import Row, Trained
     from nas.recipe import RetrainConfig
     from nas.retrain_record import Network
+    from nas.split import Split
     from nas.training import Precision
 
 

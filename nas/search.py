@@ -146,7 +146,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     check_sampler(sampler)  # refuse what cannot be before anything is read or written
     space_name, make_space = _space_maker(space, limits)
 
-    from nas.data import full_name  # these load torch, which takes seconds
+    from nas.data_sets import full_name  # these load torch, which takes seconds
     from nas.finalists import Finalists
     from nas.job import Job
     from nas.study import study_url
@@ -257,7 +257,7 @@ def _training_data(name: str, root: str | Path) -> TrainingData:
 
 def _study_name(dataset: str, space: str, budget: Budget, proxy: str) -> str:
     from nas.budget import budget_name
-    from nas.data import short_name
+    from nas.data_sets import short_name
 
     return f"{short_name(dataset)}-{space}-{budget_name(budget.max_params)}-{proxy}"
 

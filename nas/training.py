@@ -18,7 +18,7 @@ from nas.training_state import ModelAverage, TrainingState
 
 if TYPE_CHECKING:
     from nas.batches import Batches, Normalization
-    from nas.data import Split
+    from nas.split import Split
 
 Schedule = Literal["linear", "cosine"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]

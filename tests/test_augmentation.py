@@ -30,7 +30,6 @@ from nas.augmentation import (
     perspective_coefficients,
 )
 from nas.batches import Batches, Normalization
-from nas.data import Split
 from nas.image_ops import (
     GEOMETRIC,
     NUMBERS,
@@ -40,6 +39,7 @@ from nas.image_ops import (
     change_chosen,
     perspective,
 )
+from nas.split import Split
 
 if TYPE_CHECKING:
     from collections.abc import Callable

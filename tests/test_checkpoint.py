@@ -14,9 +14,9 @@ import torch
 from nas.architecture import Architecture
 from nas.batches import Batches, Normalization, RandomFlip
 from nas.checkpoint import Checkpoint, Checkpoints, only_here, write_whole
-from nas.data import Split
 from nas.errors import UserError
 from nas.model import build_model
+from nas.split import Split
 from nas.training import TrainingConfig, start_training, train
 
 if TYPE_CHECKING:

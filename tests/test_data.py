@@ -11,8 +11,10 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10
 
 from nas.batches import Batches, Normalization, RandomFlip, RandomTranslate, derived_generator
-from nas.data import DATASETS, Split, load_test_data, load_training_data, resize, split_indices
+from nas.data import load_test_data, load_training_data
+from nas.data_sets import DATASETS
 from nas.errors import UserError
+from nas.split import Split, resize, split_indices
 
 DATA = Path(os.environ.get("NAS_DATA", "data"))
 needs_cifar10 = pytest.mark.skipif(

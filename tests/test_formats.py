@@ -141,7 +141,7 @@ def test_predict_names_classes_of_any_image_file(
 
 
 def test_predict_looks_at_the_centre_square(tmp_path: Path) -> None:
-    from nas.data import read_image
+    from nas.data_sets import read_image
 
     pixels = images(1)
     wide = np.zeros((SIDE, SIDE + 10, 3), dtype=np.uint8)
@@ -151,7 +151,7 @@ def test_predict_looks_at_the_centre_square(tmp_path: Path) -> None:
 
 
 def test_predict_turns_a_photograph_upright(tmp_path: Path) -> None:
-    from nas.data import read_image
+    from nas.data_sets import read_image
 
     pixels = images(1)
     turned = Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).rotate(90)

@@ -15,8 +15,9 @@ NAS = ROOT / "nas"
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
     ("errors", "architecture", "residual", "progress", "interruption"),
-    ("presets", "synthetic", "checkpoint", "training_state", "image_folder"),
+    ("presets", "synthetic", "checkpoint", "training_state", "image_folder", "split"),
     ("image_cache",),
+    ("data_sets",),
     ("space", "blocks", "data", "distributed", "register", "encoding", "warping"),
     ("complexity", "model", "batches", "image_ops", "gaussian_process", "sheet"),
     ("zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation", "sheet_rows"),
@@ -64,7 +65,7 @@ HOMES = {
     "optuna_dashboard": {"sisters", "dashboard", "notes"},
     "safetensors": {"checkpoint", "export", "formats"},
     "sqlalchemy": {"storage", "register", "copying", "transaction"},
-    "torchvision": {"data"},
+    "torchvision": {"data_sets"},
     "jinja2": {"report"},
     "scipy": {"gaussian_process"},
     "plotly": {"report", "learning_curve"},

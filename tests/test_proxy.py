@@ -8,10 +8,12 @@ import torch
 
 from nas.architecture import Architecture
 from nas.complexity import count_params
-from nas.data import DATASETS, DataSet, Split, load_training_data
+from nas.data import load_training_data
+from nas.data_sets import DATASETS, DataSet
 from nas.errors import UserError
 from nas.presets import names
 from nas.proxy import ProxyConfig, ProxyData, ProxyResult, run_proxy
+from nas.split import Split
 from nas.training import DivergedError, EpochMetrics
 
 if TYPE_CHECKING:

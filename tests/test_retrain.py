@@ -29,7 +29,8 @@ from nas.architecture import Architecture
 from nas.cli import main
 from nas.cli.retrain import retrain as retrain_command
 from nas.complexity import count_params
-from nas.data import DATASETS, Split, load_test_data, load_training_data
+from nas.data import load_test_data, load_training_data
+from nas.data_sets import DATASETS
 from nas.errors import UserError
 from nas.interruption import Interruption
 from nas.model import build_model
@@ -37,6 +38,7 @@ from nas.recipe import RetrainConfig
 from nas.retrain import best_by_mean
 from nas.retraining import Retrained, RetrainListener
 from nas.samplers import trial_id
+from nas.split import Split
 from nas.study import enqueue, fail
 from nas.training import lr_at, make_optimizer
 
@@ -290,7 +292,9 @@ def test_the_winner_has_the_best_mean_not_the_best_seed(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, nas, torch
 from dataclasses import replace
-from nas.data import DATASETS, Split, load_training_data
+from nas.data import load_training_data
+from nas.data_sets import DATASETS
+from nas.split import Split
 from nas.retraining import RetrainListener
 
 read = DATASETS["synthetic"].read

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.batches import Batches, Normalization, RandomFlip
-from nas.data import Split
 from nas.model import build_model
+from nas.split import Split
 from nas.training import (
     DivergedError,
     TrainingConfig,

@@ -14,11 +14,11 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.batches import Batches, Normalization, RandomFlip
 from nas.checkpoint import Checkpoints
-from nas.data import Split
 from nas.distributed import ALONE, Ranks, join
 from nas.full_training import FullData, assist, train_in_full
 from nas.model import build_model
 from nas.recipe import RetrainConfig
+from nas.split import Split
 from nas.training import TrainingConfig, start_training, train
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ def predict_files(folder: Path, images: list[Path], top: int) -> list[dict[str, 
     """Give each image's most probable classes, in JSON's types."""
     import torch
 
-    from nas.data import read_image
+    from nas.data_sets import read_image
     from nas.export import load_model
 
     classifier = load_model(folder)
