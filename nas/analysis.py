@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nas.architecture import Architecture
+from nas.encoding import Encoding
 from nas.surrogate import estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from nas.space import SearchSpace
 
 GROUPS = ("search", "random", "hand-made")
 BY_HAND = ("baseline", "enqueued", "imported")
@@ -82,17 +86,24 @@ def expected_best(values: Sequence[float], count: int) -> float:
     return sum(v * (w / total) for v, w in zip(sorted(values), ways, strict=True))
 
 
-def denoise(scored: pd.DataFrame) -> pd.DataFrame:
+def denoise(scored: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
     """Add `denoised`, the estimate of the score without its luck, and `denoised_std`, its spread.
 
-    The model sees the architecture, parameters and multiply-adds, so also networks from outside
-    the search space; where it does not fit, the estimate is the score (`nas.surrogate`).
+    The model sees what the sampler `default` sees: the parameters in `space`, and the logarithms of
+    parameters and multiply-adds. Where it does not fit, the estimate is the score
+    (`nas.surrogate`), and so it is of networks with other stages than the space's, whose spread is
+    the model's error.
     """
-    features = _by_stage(scored).fillna(0.0)
-    for cost in ("num_params", "num_macs"):
-        features[cost] = np.log(scored[cost].astype(float))
-    found = estimate(features.to_numpy(float), scored["val_accuracy"].to_numpy(float))
-    return scored.assign(denoised=found.mean, denoised_std=found.std)
+    archs = [Architecture.from_json(text) for text in scored["architecture_json"]]
+    params = [space.place(arch) for arch in archs]
+    is_placed = np.array([each is not None for each in params], dtype=bool)
+    columns = Encoding(space.distributions).encode([each for each in params if each is not None])
+    costs = np.log(scored[["num_params", "num_macs"]].to_numpy(float)[is_placed])
+    mean = scored["val_accuracy"].to_numpy(float, copy=True)
+    found = estimate(np.hstack([columns, costs]), mean[is_placed])
+    std = np.full(len(mean), found.cv_error)
+    mean[is_placed], std[is_placed] = found.mean, found.std
+    return scored.assign(denoised=mean, denoised_std=std)
 
 
 def stages(scored: pd.DataFrame) -> pd.DataFrame:

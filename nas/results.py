@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from nas.analysis import denoise, scored
 from nas.errors import UserError
-from nas.study import FINALISTS, SISTERS, find_sister
+from nas.study import FINALISTS, SISTERS, find_sister, stored_space
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -90,7 +90,8 @@ def leaderboard(study: Study, *, by: str = "finalist") -> pd.DataFrame:
         UserError: Another ranking.
     """
     check_ranking(by)
-    frame = denoise(scored(tries(study))).join(finalists(study), on="trial")[list(COLUMNS)]
+    denoised = denoise(scored(tries(study)), stored_space(study))
+    frame = denoised.join(finalists(study), on="trial")[list(COLUMNS)]
     frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
     return frame

@@ -266,13 +266,23 @@ class SearchSpace:
 
     def encode(self, arch: Architecture) -> dict[str, int] | None:
         """Give the parameters of an architecture, or `None` for one outside the space."""
-        if not self.contains(arch):
+        return self.place(arch) if self.contains(arch) else None
+
+    def place(self, arch: Architecture) -> dict[str, int] | None:
+        """Give them as `encode` does, also where a number lies outside its range.
+
+        `None` still for another number of stages, and another value where there is no range.
+        """
+        if len(arch.stages) != len(self.stages):
             return None
         params = {}
-        for name, choices in self.choices.items():
-            field, number = name.rsplit("_", 1)
-            value = getattr(arch.stages[int(number) - 1], field)
-            params[name] = value if isinstance(choices, range) else choices.index(value)
+        for fields, stage in zip(self._fields, arch.stages, strict=True):
+            for (param, choices), name in zip(fields, FIELDS, strict=True):
+                value = getattr(stage, name)
+                if not isinstance(choices, range) and value not in choices:
+                    return None
+                if param is not None:
+                    params[param] = value if isinstance(choices, range) else choices.index(value)
         return params
 
     def to_dict(self) -> dict[str, Any]:

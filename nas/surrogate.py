@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 MIN_ROWS = 10  # below, there is no model
-TRUSTED = 0.5  # share of the variance of unseen values that a trusted model predicts
 BINS = 6
 
 
@@ -50,11 +49,6 @@ class Estimates:
     std: Array
     cv_error: float
     trust: float
-
-    @property
-    def is_trusted(self) -> bool:
-        """Whether the model predicts most of the variance of values it has not seen."""
-        return self.trust >= TRUSTED
 
 
 def estimate(features: Array, values: Array) -> Estimates:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import statistics
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from fake_study import fake_study, networks, quality
+from fake_study import SPACE, fake_study, networks, quality
 
 from nas.analysis import denoise
 from nas.architecture import Architecture
@@ -42,7 +44,7 @@ def regrets(truth: list[float], rounds: int) -> dict[str, list[float]]:
     """What the winners by estimate and by raw score are short of the true best."""
     found: dict[str, list[float]] = {"denoised": [], "val_accuracy": []}
     for seed in range(rounds):
-        scored = denoise(frame(ARCHS, noisy(truth, seed)))
+        scored = denoise(frame(ARCHS, noisy(truth, seed)), SPACE)
         for column, values in found.items():
             values.append(max(truth) - truth[int(scored[column].to_numpy().argmax())])
     return found
@@ -55,7 +57,7 @@ def surface_without_shape(arch: Architecture) -> float:
 
 def test_the_estimates_are_nearer_the_truth_than_the_scores_and_know_how_near() -> None:
     truth = np.array([quality(arch) for arch in ARCHS])
-    scored = denoise(frame(ARCHS, noisy(list(truth), 0)))
+    scored = denoise(frame(ARCHS, noisy(list(truth), 0)), SPACE)
     raw_error = np.sqrt(((scored["val_accuracy"] - truth) ** 2).mean())
     error = np.sqrt(((scored["denoised"] - truth) ** 2).mean())
     assert error < 0.6 * raw_error
@@ -74,16 +76,18 @@ def test_on_a_surface_the_model_cannot_fit_it_does_no_worse_than_chance() -> Non
     assert statistics.mean(differences) <= 2 * error
 
 
-def test_networks_of_other_depths_and_blocks_are_estimated_too() -> None:
+def test_a_network_beside_the_ranges_is_estimated_one_of_other_stages_keeps_its_score() -> None:
+    beside = ARCHS[0].scaled(1.07)
     odd = [Architecture.of([1], [8]), Architecture.of([1] * 6, [8] * 6, [5] * 6)]
-    mixed = Architecture.from_json('{"stages":[{"depth":1,"width":8,"block":"bottleneck"}]}')
-    archs = [*ARCHS[:20], *odd, mixed]
-    scored = denoise(frame(archs, [quality_or(arch) for arch in archs]))
+    mixed = replace(ARCHS[1], stages=tuple(replace(s, block="bottleneck") for s in ARCHS[1].stages))
+    archs = [*ARCHS[:40], beside, *odd, mixed]
+    assert [SPACE.contains(arch) for arch in archs[-4:]] == [False] * 4
+    scores = noisy([quality(arch) for arch in archs[:41]] + [0.5] * 3, 0)
+    scored = denoise(frame(archs, scores), SPACE)
     assert np.isfinite(scored[["denoised", "denoised_std"]]).all(axis=None)
-
-
-def quality_or(arch: Architecture) -> float:
-    return quality(arch) if len(arch.stages) > 2 else 0.5
+    kept = scored["denoised"] == scored["val_accuracy"]
+    assert list(kept) == [False] * 41 + [True] * 3
+    assert (scored["denoised_std"][41:] > 0).all()
 
 
 def test_the_leaderboard_ranks_by_estimate_and_on_request_by_score() -> None:
@@ -103,6 +107,7 @@ def test_few_networks_are_ranked_by_their_scores() -> None:
 
 def test_without_a_score_there_is_no_best() -> None:
     empty = optuna.create_study(study_name="empty")
+    empty.set_user_attr("space", json.dumps(SPACE.to_dict()))
     assert leaderboard(empty).empty
     with pytest.raises(UserError, match="'empty' has no scored trial yet"):
         best_trials(empty, 3, by="raw")
