@@ -45,7 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas.batches import Normalization
 from nas.budget import Budget
-from nas.complexity import count, count_params
+from nas.complexity import count, count_params, log_costs
 from nas.model import build_model
 from nas.objective import Objective
 from nas.provenance import git_state, provenance
@@ -292,12 +292,6 @@ class PlainOptuna:
     def fill(self, found: Networks) -> None:
         """Add scored trials and their constraints."""
         fill(self._url, self.study, self._space, found, is_constrained=True)
-
-
-def log_costs(arch: Architecture) -> tuple[float, float]:
-    """Give what `default` knows of a network beside its parameters, as in `nas.job`."""
-    cost = count(arch)
-    return math.log(cost.num_params), math.log(cost.num_macs)
 
 
 def attributes(arch: Architecture, result: ProxyResult) -> dict[str, object]:

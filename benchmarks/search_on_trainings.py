@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 from pathlib import Path
 from statistics import fmean, stdev
@@ -21,16 +20,14 @@ from typing import TYPE_CHECKING
 
 import nas
 from nas.architecture import Architecture
-from nas.complexity import count
+from nas.complexity import log_costs
 from nas.data import load_training_data
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
-from nas.space import SearchSpace
 from nas.storage import silence_optuna, sqlite_url
+from nas.study import stored_space
 from nas.surrogate import recommend
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -44,13 +41,8 @@ def named(study: Study, sampler: str) -> FrozenTrial:
     """Name the network that a user of the sampler would take."""
     if sampler != "default":
         return study.best_trial
-    space = SearchSpace.from_dict(json.loads(study.user_attrs["space"]))
-
-    def log_costs(params: Mapping[str, int]) -> tuple[float, float]:
-        cost = count(space.decode(params))
-        return math.log(cost.num_params), math.log(cost.num_macs)
-
-    return recommend(study, dict(space.distributions), features=log_costs)
+    space = stored_space(study)
+    return recommend(study, space.distributions, features=lambda p: log_costs(space.decode(p)))
 
 
 def measure(arguments: argparse.Namespace, seed: int, sampler: str) -> dict[str, object]:

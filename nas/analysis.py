@@ -26,9 +26,9 @@ LEAST_TO_CORRELATE = 5  # networks
 RESAMPLES = 2000
 
 
-def scored(tries: pd.DataFrame) -> pd.DataFrame:
+def scored(trials: pd.DataFrame) -> pd.DataFrame:
     """Keep the scored trials, in order."""
-    return tries[tries["state"] == "COMPLETE"].reset_index(drop=True)
+    return trials[trials["state"] == "COMPLETE"].reset_index(drop=True)
 
 
 def size_and_accuracy(scored: pd.DataFrame) -> pd.DataFrame:
@@ -39,7 +39,7 @@ def size_and_accuracy(scored: pd.DataFrame) -> pd.DataFrame:
     return scored.assign(is_on_front=on_front.reindex(scored.index))
 
 
-def history(scored: pd.DataFrame) -> pd.DataFrame:
+def with_incumbent(scored: pd.DataFrame) -> pd.DataFrame:
     """Add `incumbent`, the best score so far, and `group`, one of `GROUPS`."""
     return scored.assign(
         incumbent=scored["val_accuracy"].cummax(), group=scored["proposed_by"].map(group_of)
@@ -242,13 +242,13 @@ def _ranks(codes: np.ndarray) -> np.ndarray:
     return mean_ranks
 
 
-def time_spent(tries: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
+def time_spent(trials: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
     """Add up where the time went: `what`, `num_trials`, `hours`, the most first."""
     ends = {"COMPLETE": "scored", "PRUNED": "over budget", "RUNNING": "running"}
-    what = tries["state"].map(ends).fillna("failed: " + tries["fail_reason"].fillna("unknown"))
-    of_tries = tries[["elapsed_seconds"]].assign(what=what)
+    what = trials["state"].map(ends).fillna("failed: " + trials["fail_reason"].fillna("unknown"))
+    of_trials = trials[["elapsed_seconds"]].assign(what=what)
     of_later = later[["elapsed_seconds"]].assign(what=later["measure"])
-    both = pd.concat([of_tries, of_later]).astype({"elapsed_seconds": float})
+    both = pd.concat([of_trials, of_later]).astype({"elapsed_seconds": float})
     sums = both.groupby("what", as_index=False).agg(
         num_trials=("elapsed_seconds", "size"), hours=("elapsed_seconds", "sum")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,12 @@ def count_params(arch: Architecture) -> int:
 def count_macs(arch: Architecture, resolution: int | None = None) -> int:
     """Count multiply-adds of convolutions and the classifier, one image, forward, as `count`."""
     return count(arch, resolution).num_macs
+
+
+def log_costs(arch: Architecture, resolution: int | None = None) -> tuple[float, float]:
+    """Give the logarithms of parameters and multiply-adds: what a model of scores sees of them."""
+    cost = count(arch, resolution)
+    return math.log(cost.num_params), math.log(cost.num_macs)
 
 
 def size_bytes(arch: Architecture) -> int:

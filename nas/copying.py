@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import MetaData, Table, func, insert, select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from nas.errors import UserError
 from nas.register import PLACES, TABLES
@@ -41,21 +42,44 @@ def copy_database(source: str, target: str) -> dict[str, int]:
     if source == target:
         raise UserError(f"{shown_url(source)} is to be copied into itself; name another TO")
     sources = open_storage(source, create=False).engine
-    _refuse_existing_file(target)
-    targets = open_storage(target).engine
-    with _snapshot(sources) as old, targets.begin() as new:
-        schema, own = MetaData(), MetaData()
-        schema.reflect(old)
-        own.reflect(new)
-        tables = _tables(schema, own)
-        if new.scalar(select(func.count()).select_from(own.tables["studies"])):
-            raise UserError(f"{shown_url(target)} has studies already; copy into an empty database")
-        return {n: _copy_rows(old, new, schema.tables[n], own.tables[n]) for n in tables}
+    with _whole_or_gone(target), _snapshot(sources) as old:
+        targets = open_storage(target).engine
+        with targets.begin() as new:
+            schema, own = MetaData(), MetaData()
+            schema.reflect(old)
+            own.reflect(new)
+            tables = _tables(schema, own)
+            if new.scalar(select(func.count()).select_from(own.tables["studies"])):
+                raise UserError(
+                    f"{shown_url(target)} has studies already; copy into an empty database"
+                )
+            return {n: _copy_rows(old, new, schema.tables[n], own.tables[n]) for n in tables}
 
 
-def backup(source: str, file: Path) -> dict[str, int]:
-    """Copy a database to a new SQLite file; gives rows by table (UserError: it exists)."""
-    return copy_database(source, f"sqlite:///{file}")
+@contextmanager
+def _whole_or_gone(target: str) -> Iterator[None]:
+    """Refuse an SQLite file that exists, and remove what is made if the block raises."""
+    file = _sqlite_file(target)
+    if file is None:
+        yield
+        return
+    if file.exists():
+        raise UserError(f"{file} exists; name a new file")
+    try:
+        yield
+    except BaseException:
+        for suffix in ("", "-wal", "-shm", ".lock"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        raise
+
+
+def _sqlite_file(target: str) -> Path | None:
+    try:
+        url = make_url(target)
+    except ArgumentError:
+        return None  # it is refused when it is opened
+    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    return Path(url.database or "") if is_file else None
 
 
 def _tables(schema: MetaData, own: MetaData) -> list[str]:
@@ -63,15 +87,6 @@ def _tables(schema: MetaData, own: MetaData) -> list[str]:
     left_out = {*VERSIONS, PLACES.name}
     known = [table.name for table in own.sorted_tables if table.name in schema.tables]
     return [name for name in known if name not in left_out]
-
-
-def _refuse_existing_file(target: str) -> None:
-    try:
-        url = make_url(target)
-    except ValueError:
-        return  # it is refused when it is opened
-    if url.get_backend_name() == "sqlite" and Path(url.database or "").exists():
-        raise UserError(f"{url.database} exists; name a new file")
 
 
 def _copy_rows(old: Connection, new: Connection, table: Table, own: Table) -> int:

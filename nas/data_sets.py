@@ -221,11 +221,12 @@ def read_image(path: Path, resolution: int, num_channels: int) -> Tensor:
 
 def full_name(dataset: str, image_size: int | None) -> str:
     """Join `--dataset` and `--image-size` to the name of a data set (UserError: not a folder)."""
-    if image_size is None:
-        return dataset
     if not dataset.startswith("folder:"):
-        raise UserError("--image-size is for --dataset folder:PATH; others have --resolution")
-    return f"{dataset}@{image_size}"
+        if image_size is not None:
+            raise UserError("--image-size is for --dataset folder:PATH; others have --resolution")
+        return dataset
+    path, size = folder_and_size(dataset if image_size is None else f"{dataset}@{image_size}")
+    return f"folder:{path.rstrip('/') or '/'}" + (f"@{size}" if size != IMAGE_SIZE else "")
 
 
 def short_name(name: str) -> str:

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from nas.register import Lookout, Register
 from nas.samplers import trial_id
-from nas.study import ATTRIBUTES_VERSION, FINALISTS, RETRIED, find_sister, stored_space
+from nas.study import ATTRIBUTES_VERSION, FINALISTS, find_sister, is_void, stored_space
 from nas.workers import look
 
 if TYPE_CHECKING:
@@ -120,12 +120,10 @@ def _claims(study: Study, register: Register) -> list[Finding]:
     trials = {trial_id(trial): trial for trial in study.get_trials(deepcopy=False)}
     claims = register.claims()
 
-    def is_void(owner: int) -> bool:
-        trial = trials.get(owner)
-        is_retried = trial is not None and trial.user_attrs.get("fail_reason") in RETRIED
-        return trial is None or (trial.state is TrialState.FAIL and is_retried)
+    def may_be_taken(owner: int) -> bool:
+        return owner not in trials or is_void(trials[owner])
 
-    void = [arch_id for arch_id, owner in claims.items() if is_void(owner)]
+    void = [arch_id for arch_id, owner in claims.items() if may_be_taken(owner)]
     missing = {
         trial.user_attrs["arch_id"]: number
         for number, trial in trials.items()
@@ -134,7 +132,7 @@ def _claims(study: Study, register: Register) -> list[Finding]:
 
     def claim() -> None:
         for arch_id, number in missing.items():
-            register.claim(arch_id, number, is_void=is_void)
+            register.claim(arch_id, number, is_void=may_be_taken)
 
     findings = [
         Finding(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +49,7 @@ class Job:
         finalists: How many of the best are scored again in the end, or `None`.
         num_workers: Processes that score trials; 0 scores them in this one.
         num_threads: Of torch in a worker process.
+        proxy_changes: What flags changed of the schedule.
     """
 
     url: str
@@ -67,6 +67,7 @@ class Job:
     finalists: Finalists | None = None
     num_workers: int = 0
     num_threads: int = 1
+    proxy_changes: Mapping[str, Any] = field(default_factory=dict)
 
     def open(self) -> tuple[Study, RDBStorage]:
         """Create the study, or continue it."""
@@ -253,13 +254,9 @@ class Job:
 
     def proposer(self, claim: Callable[[str, FrozenTrial], bool]) -> BudgetSampler:
         """Make the sampler; `claim` says whether an arch_id may still be proposed."""
-        from nas.complexity import count
+        from nas.complexity import log_costs
         from nas.samplers import make_sampler
         from nas.width_scaling import WidthScaling
-
-        def log_costs(params: Mapping[str, Any]) -> tuple[float, float]:
-            cost = count(self.space.decode(params), self.budget.image_size)
-            return math.log(cost.num_params), math.log(cost.num_macs)
 
         limits = self.budget.limits(self.space)
         scaling = WidthScaling(self.space, limits)
@@ -267,7 +264,7 @@ class Job:
             self.sampler,
             self.space.distributions,
             limits,
-            features=log_costs,
+            features=lambda p: log_costs(self.space.decode(p), self.budget.image_size),
             repair=scaling.repair,
             random_feasible=scaling.random_feasible,
             claim=lambda trial, params: claim(self.space.decode(params).arch_id, trial),
@@ -292,7 +289,21 @@ def baselines(space: SearchSpace, budget: Budget) -> dict[str, Architecture]:
     }
     if fitting := {name: arch for name, arch in networks.items() if budget.admits(arch)}:
         return fitting
-    factors = (k / 1000 for k in range(3000, 0, -1))
-    scaled = (networks["ResNet26_97"].scaled(factor) for factor in factors)
-    best = next((arch for arch in scaled if budget.admits(arch)), None)
-    return {} if best is None else {"ResNet26_97 scaled": best}
+    largest = _largest_scaled(networks["ResNet26_97"], budget)
+    return {"ResNet26_97 scaled": largest} if budget.admits(largest) else {}
+
+
+def _largest_scaled(arch: Architecture, budget: Budget) -> Architecture:
+    """Scale all widths by the largest thousandth that keeps every maximum, if any does."""
+
+    def is_over(thousandths: int) -> bool:
+        scaled = arch.scaled(thousandths / 1000)
+        return any(budget.costs[n](scaled) > maximum for n, (_, maximum) in budget.bounds.items())
+
+    low, high = 1, 2
+    while not is_over(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_over(middle) else (middle, high)
+    return arch.scaled(low / 1000)

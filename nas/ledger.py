@@ -22,8 +22,7 @@ from nas.history import SEARCH, history
 from nas.sheet import read_sheet, write_sheet
 from nas.sheet_rows import Row, Unreadable, parse_rows
 from nas.sisters import open_sister, retrained_table, write_note
-from nas.space import SearchSpace
-from nas.study import IMPORTED, enqueue
+from nas.study import IMPORTED, enqueue, stored_space
 from nas.transaction import one_transaction
 
 if TYPE_CHECKING:
@@ -175,10 +174,8 @@ class _Import:
     """Judges rows one after the other, and remembers what there is to write."""
 
     def __init__(self, study: Study, enqueues: bool) -> None:  # noqa: FBT001 - inner
-        if "identity" not in study.user_attrs:
-            raise UserError(f"study {study.study_name!r} was not made by this tool; name another")
         self._study, self._enqueues = study, enqueues
-        self._space = SearchSpace.from_dict(json.loads(study.user_attrs["space"]))
+        self._space = stored_space(study)
         self._blank = self._space.corner(min, count_params)  # for its classes and channels
         identity = json.loads(study.user_attrs["identity"])
         self._costs = costs(identity.get("image_size"))

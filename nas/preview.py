@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import torch
@@ -16,6 +17,7 @@ from nas.feasible import Region
 from nas.finalists import final_proxy
 from nas.presets import names
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
+from nas.samplers import Exhausted
 from nas.training import evaluate
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def num_inside(job: Job) -> int:
 
 
 def proposals(job: Job, number: int) -> list[Architecture]:
-    """Give what the sampler would propose at the start of a new study."""
+    """Give what the sampler would propose at the start of a new study, less where less fits."""
     proposed: set[str] = set()
 
     def claim(arch_id: str, _trial: object) -> bool:
@@ -51,8 +53,11 @@ def proposals(job: Job, number: int) -> list[Architecture]:
         return is_new
 
     study = optuna.create_study(direction="maximize", sampler=job.proposer(claim))
-    trials = (study.ask({**job.space.distributions}) for _ in range(number))
-    return [job.space.decode(trial.params) for trial in trials]
+    found: list[Architecture] = []
+    with suppress(Exhausted):
+        while len(found) < number:
+            found.append(job.space.decode(study.ask({**job.space.distributions}).params))
+    return found
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,10 @@ def num_at_once(job: Job) -> int:
 def cheaper(job: Job, pace: Pace) -> dict[str, float]:
     """Give what makes a trial cheaper: the flags to add, and a trial's seconds with them."""
     data, now = job.data(), job.proxy
-    presets = {f"--proxy {name}": _at_scale(name, data) for name in names("proxies")}
+    presets = {
+        f"--proxy {name}": _changed(_at_scale(name, data), job.proxy_changes)
+        for name in names("proxies")
+    }
     steps = {
         "epochs": (now.epochs // 2, now.epochs > 1),
         "resolution": (
@@ -194,7 +202,7 @@ def _at_scale(preset: str, data: TrainingData) -> ProxyConfig:
     return _changed(proxy, {"resolution": data.at_scale(proxy.resolution)})
 
 
-def _changed(proxy: ProxyConfig, changes: Mapping[str, float]) -> ProxyConfig:
+def _changed(proxy: ProxyConfig, changes: Mapping[str, Any]) -> ProxyConfig:
     return proxy.model_copy(update=dict(changes))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +14,6 @@ from nas.batches import Batches, Normalization, RandomFlip, RandomTranslate, der
 from nas.model import build_model
 from nas.training import (
     DivergedError,
-    EpochMetrics,
     Evaluation,
     OnStep,
     Precision,
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from nas.batches import Augmentation
     from nas.data import TrainingData
     from nas.split import Split
-
-OnEpoch = Callable[[EpochMetrics], None]
 
 
 class ProxyConfig(presets.Config):
@@ -170,7 +166,6 @@ def run_proxy(
     config: ProxyConfig,
     *,
     on_step: OnStep | None = None,
-    on_epoch: OnEpoch | None = None,
     num_micro_batches: int = 1,
 ) -> ProxyResult:
     """Train `arch` by the whole schedule of `config` and score it on val.
@@ -181,7 +176,7 @@ def run_proxy(
     """
     start = time.perf_counter()
     model, losses = train_proxy(
-        arch, data, config, on_step=on_step, on_epoch=on_epoch, num_micro_batches=num_micro_batches
+        arch, data, config, on_step=on_step, num_micro_batches=num_micro_batches
     )
     score = evaluate(
         model,
@@ -201,7 +196,6 @@ def train_proxy(
     config: ProxyConfig,
     *,
     on_step: OnStep | None = None,
-    on_epoch: OnEpoch | None = None,
     num_micro_batches: int = 1,
 ) -> tuple[nn.Module, tuple[float, ...]]:
     """Train `arch` by the whole schedule of `config`; gives the model and its loss each epoch.
@@ -211,7 +205,6 @@ def train_proxy(
         data: At the resolution of `config`; a training set smaller than a batch is one batch.
         config: The schedule.
         on_step: Called with (steps done, steps in all) after each; what it raises ends the run.
-        on_epoch: Called after each epoch, likewise.
         num_micro_batches: As in `train`.
 
     Raises:
@@ -224,14 +217,10 @@ def train_proxy(
     batches = Batches(
         data.train, data.normalization, config.batch_size, config.seed, config.augmentations
     )
-    losses: list[float] = []
-    for metrics in train(
+    epochs = train(
         model, batches, config.training, on_step=on_step, num_micro_batches=num_micro_batches
-    ):
-        losses.append(metrics.train_loss)
-        if on_epoch is not None:
-            on_epoch(metrics)
-    return model, tuple(losses)
+    )
+    return model, tuple(metrics.train_loss for metrics in epochs)
 
 
 def _require_fit(arch: Architecture, data: ProxyData, config: ProxyConfig) -> None:

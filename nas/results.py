@@ -35,7 +35,7 @@ COLUMNS = (
 )
 FINALIST_COLUMNS = COLUMNS[4:7]
 ATTRIBUTES = (*COLUMNS[7:], "architecture_json", "baseline", "fail_reason", "fail_detail")
-TRY_COLUMNS = ("trial", "state", "val_accuracy", *ATTRIBUTES, "started", "ended")
+TRIAL_COLUMNS = ("trial", "state", "val_accuracy", *ATTRIBUTES, "started", "ended")
 LATER_ATTRIBUTES = ("arch_id", "network", "architecture", "num_params", "seed", "elapsed_seconds")
 LATER_COLUMNS = ("kind", "trial", "measure", "accuracy", *LATER_ATTRIBUTES)
 # How "best" is called: its columns, the next where the last says nothing.
@@ -47,19 +47,19 @@ RANKINGS = {
 LEAST_FOR_IMPORTANCES = 20  # a tenth of it, two trials, is the least that PED-ANOVA compares
 
 
-def tries(study: Study) -> pd.DataFrame:
+def trials(study: Study) -> pd.DataFrame:
     """List every trial that began, in order.
 
     Returns:
-        One row a trial with `TRY_COLUMNS`: `state` as Optuna names it, `val_accuracy` in [0, 1]
+        One row a trial with `TRIAL_COLUMNS`: `state` as Optuna names it, `val_accuracy` in [0, 1]
         of the scored ones, `elapsed_seconds` of the training or else of the trial.
     """
-    trials = study.get_trials(deepcopy=False)
-    rows = [_try(t) for t in trials if t.state is not TrialState.WAITING]
-    return pd.DataFrame(rows, columns=list(TRY_COLUMNS))
+    begun = [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
+    rows = [_trial(t) for t in begun]
+    return pd.DataFrame(rows, columns=list(TRIAL_COLUMNS))
 
 
-def _try(trial: FrozenTrial) -> dict[str, Any]:
+def _trial(trial: FrozenTrial) -> dict[str, Any]:
     row: dict[str, Any] = {name: trial.user_attrs.get(name) for name in ATTRIBUTES}
     if row["elapsed_seconds"] is None and trial.duration is not None:
         row["elapsed_seconds"] = trial.duration.total_seconds()
@@ -90,7 +90,7 @@ def leaderboard(study: Study, *, by: str = "finalist") -> pd.DataFrame:
         UserError: Another ranking.
     """
     check_ranking(by)
-    denoised = denoise(scored(tries(study)), stored_space(study))
+    denoised = denoise(scored(trials(study)), stored_space(study))
     frame = denoised.join(finalists(study), on="trial")[list(COLUMNS)]
     frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")

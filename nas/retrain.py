@@ -85,7 +85,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.results import check_ranking
     from nas.retraining import Retraining, RetrainListener
     from nas.storage import database_failures_in_one_line
-    from nas.study import study_url
+    from nas.study import find_study, study_url
     from nas.training import choose_device
 
     ranks = join(device)
@@ -108,7 +108,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     recipe_name, config = RetrainConfig.load(recipe, **settings)
     chosen_device = choose_device(device)
     is_from_study = trial is not None or top is not None
-    source = _source(study, storage) if is_from_study or study is not None else None
+    source = find_study(study, storage) if is_from_study or study is not None else None
     networks = (
         _from_study(source, trial, top, by)
         if source is not None and is_from_study
@@ -164,17 +164,6 @@ def best_by_mean(retrained: list[Retrained]) -> str:
     for each in retrained:
         by_name.setdefault(each.name, []).append(each.accuracy)
     return max(by_name, key=lambda name: sum(by_name[name]) / len(by_name[name]))
-
-
-def _source(name: str | None, url: str | None) -> Study:
-    """Load the study of the source trials."""
-    from nas.errors import UserError
-    from nas.study import find_study
-
-    study = find_study(name, url)
-    if "identity" not in study.user_attrs:
-        raise UserError(f"study {study.study_name!r} was not made by this tool; name another")
-    return study
 
 
 def _from_study(study: Study, trial: int | None, top: int | None, by: str) -> list[Network]:

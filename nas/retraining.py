@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from nas.formats import export
 from nas.full_training import FullData, Listener, require_fit, train_in_full
 from nas.provenance import provenance
 from nas.retrain_record import RetrainRecord
-from nas.sisters import find_finished
+from nas.sisters import find_begun, find_finished
 from nas.split import resize
 from nas.training import DivergedError, evaluate, is_out_of_memory, resolved_precision
 
@@ -171,6 +171,9 @@ class Retraining:
                 f"a batch of {self.config.batch_size} cannot be shared by {self.ranks.count} "
                 "processes; raise --batch-size or start fewer"
             )
+        begun = find_begun(self.sister, self.identity(network, seed))
+        if begun is not None:  # perhaps by another name of the same architecture
+            network = replace(network, name=begun.user_attrs["network"])
         folder = self.folder_of(network, seed)
         with only_here(folder):
             found = find_finished(self.sister, self.identity(network, seed))

@@ -149,17 +149,18 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     from nas.data_sets import full_name  # these load torch, which takes seconds
     from nas.finalists import Finalists
     from nas.job import Job
-    from nas.study import study_url
+    from nas.study import refuse_sister_name, study_url
     from nas.training import choose_device
 
     devices = _devices(choose_device(device))
-    changed = {
+    flags = {
         "epochs": epochs,
         "resolution": resolution,
         "width_factor": width_factor,
         "batch_size": batch_size,
     }
-    proxy_name, config = _proxy_config(proxy, changed)
+    changes = {name: value for name, value in flags.items() if value is not None}
+    proxy_name, config = _proxy_config(proxy, changes)
     chosen = Finalists.parse(config.finalists if finalists is None else finalists)
     training_data = _training_data(full_name(dataset, image_size), data)
     if resolution is None:
@@ -169,6 +170,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     _refuse_what_never_fits(search_space, limits, seed)
 
     name = study or _study_name(training_data.name, space_name, limits, proxy_name)
+    refuse_sister_name(name)
     num_workers = len(devices) if workers is None else workers
     return Job(
         url=storage or study_url(name),
@@ -186,6 +188,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         finalists=chosen,
         num_workers=num_workers,
         num_threads=_num_threads(num_workers),
+        proxy_changes=changes,
     )
 
 
@@ -205,15 +208,14 @@ def _num_threads(num_workers: int) -> int:
     return max(1, torch.get_num_threads() // max(1, num_workers))
 
 
-def _proxy_config(name_or_file: str, flags: dict[str, Any]) -> tuple[str, ProxyConfig]:
-    """Read a proxy and apply the flags; they show in its name: quick-epochs3."""
+def _proxy_config(name_or_file: str, changes: dict[str, Any]) -> tuple[str, ProxyConfig]:
+    """Read a proxy and change it; that shows in its name: quick-epochs3."""
     from nas.presets import changed
     from nas.proxy import ProxyConfig
 
     name, config = ProxyConfig.load(name_or_file)
-    given = {key: value for key, value in flags.items() if value is not None}
-    suffix = "".join(f"-{key.replace('_', '')}{value:g}" for key, value in given.items())
-    return name + suffix, changed(config, given)
+    suffix = "".join(f"-{key.replace('_', '')}{value:g}" for key, value in changes.items())
+    return name + suffix, changed(config, changes)
 
 
 def _for_images(budget: Budget, image_size: int, stem_stride: int) -> Budget:

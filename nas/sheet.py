@@ -26,7 +26,6 @@ Chosen = TypeVar("Chosen")
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 SEPARATORS = (",", ";", "\t", "|")
-MAX_CELL = 1_000_000  # characters
 # What the readers of others' packages raise, beside their own errors, at a damaged file.
 DAMAGE = (
     ValueError, TypeError, AttributeError, LookupError, EOFError, RuntimeError, SyntaxError,

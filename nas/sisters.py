@@ -64,8 +64,13 @@ def find_finished(sister: Study, identity: Mapping[str, Any]) -> FrozenTrial | N
     return _find(sister, identity, TrialState.COMPLETE)
 
 
-def _find(sister: Study, identity: Mapping[str, Any], state: TrialState) -> FrozenTrial | None:
-    trials = sister.get_trials(deepcopy=False, states=(state,))
+def find_begun(sister: Study, identity: Mapping[str, Any]) -> FrozenTrial | None:
+    """Find the scored or running trial with these attributes."""
+    return _find(sister, identity, TrialState.COMPLETE, TrialState.RUNNING)
+
+
+def _find(sister: Study, identity: Mapping[str, Any], *states: TrialState) -> FrozenTrial | None:
+    trials = sister.get_trials(deepcopy=False, states=states)
     return next((t for t in trials if identity.items() <= t.user_attrs.items()), None)
 
 

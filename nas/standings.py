@@ -9,24 +9,33 @@ import optuna
 from optuna.trial import TrialState
 
 from nas.storage import shown_url
-from nas.study import FINALISTS, IMPORTED, SISTERS
+from nas.study import FINALISTS, IMPORTED, is_sister_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
 
 def standings(storage: RDBStorage) -> list[dict[str, Any]]:
-    """Say where the studies of a database stand, in JSON's types, in the order of their names."""
+    """Say where the studies of a database stand, in JSON's types, in the order of their names.
+
+    What other programs made is left out.
+    """
     names = optuna.get_all_study_names(storage)
-    ends = tuple(f"-{kind}" for kind in SISTERS)
-    owners = {n if not n.endswith(ends) else n.rpartition("-")[0] for n in names}
-    return [_standing(storage, name, names) for name in sorted(owners)]
+    owners = {n.rpartition("-")[0] if is_sister_name(n) else n for n in names}
+    identities = {n: _identity(storage, n) if n in names else {} for n in owners}
+    return [
+        _standing(storage, name, names, identity)
+        for name, identity in sorted(identities.items())
+        if identity is not None
+    ]
 
 
-def _standing(storage: RDBStorage, name: str, names: Sequence[str]) -> dict[str, Any]:
+def _standing(
+    storage: RDBStorage, name: str, names: Sequence[str], identity: Mapping[str, Any]
+) -> dict[str, Any]:
     def trials(study_name: str) -> list[FrozenTrial]:
         if study_name not in names:
             return []
@@ -36,7 +45,6 @@ def _standing(storage: RDBStorage, name: str, names: Sequence[str]) -> dict[str,
     own, recorded = trials(name), _scored(trials(f"{name}-retrain"))
     retrained = [trial for trial in recorded if trial.user_attrs.get("recipe") != IMPORTED]
     scored, final = _scored(own), _scored(trials(f"{name}-{FINALISTS}"))
-    identity = _identity(storage, name) if name in names else {}
     tested = [t.value for t in retrained if t.user_attrs.get("split") != "val" and t.value]
     ended = [t.datetime_complete for t in (*own, *final, *recorded) if t.datetime_complete]
     return {
@@ -58,7 +66,7 @@ def _scored(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state is TrialState.COMPLETE]
 
 
-def _identity(storage: RDBStorage, name: str) -> dict[str, Any]:
-    attrs = optuna.load_study(storage=storage, study_name=name).user_attrs
-    identity: dict[str, Any] = json.loads(attrs.get("identity", "{}"))
-    return identity
+def _identity(storage: RDBStorage, name: str) -> dict[str, Any] | None:
+    """Read a study's identity; `None` of one that other programs made."""
+    found = optuna.load_study(storage=storage, study_name=name).user_attrs.get("identity")
+    return None if found is None else json.loads(found)

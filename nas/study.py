@@ -149,7 +149,7 @@ def refuse_other(study: Study, wanted: Mapping[str, Any], space: SearchSpace) ->
     differences = [
         f"{key} is {_shown(found.get(key))} there, {_shown(wanted.get(key))} asked"
         for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
+        if found.get(key) != wanted.get(key) and not (key == "data" and _are_folders(found, wanted))
     ]
     if not space.includes(stored_space(study)):
         differences.append("the search space there is not part of the one asked for")
@@ -158,6 +158,11 @@ def refuse_other(study: Study, wanted: Mapping[str, Any], space: SearchSpace) ->
             f"study {study.study_name!r} holds scores that cannot be compared: "
             f"{'; '.join(differences)}. To start a new one: --study {_free_name(study)}"
         )
+
+
+def _are_folders(*identities: Mapping[str, Any]) -> bool:
+    """Tell whether all are of folders, which may be moved: their images have a fingerprint."""
+    return all(str(each.get("data")).startswith("folder:") for each in identities)
 
 
 def _complete_attrs(study: Study, set_up: Callable[[], None]) -> None:
@@ -178,6 +183,20 @@ def _shown(value: object) -> str:
 def _free_name(study: Study) -> str:
     taken = set(optuna.get_all_study_names(study._storage))  # noqa: SLF001 - it has no getter
     return next(n for k in range(2, 10_000) if (n := f"{study.study_name}-{k}") not in taken)
+
+
+def is_sister_name(name: str) -> bool:
+    """Tell whether this is the name of some study's sister."""
+    return name.endswith(tuple(f"-{kind}" for kind in SISTERS))
+
+
+def refuse_sister_name(name: str) -> None:
+    """Refuse (UserError) a name that would make a study some other one's sister."""
+    if is_sister_name(name):
+        raise UserError(
+            f"--study {name!r} ends as what is measured of a study later is called "
+            f"({', '.join(SISTERS)}); name it otherwise"
+        )
 
 
 def study_url(name: str) -> str:
@@ -206,28 +225,45 @@ def find_study(name: str | None, url: str | None) -> Study:
         url: Its database, or `None` for the SQLite files under `studies/`.
 
     Raises:
-        UserError: None, or several to choose from; the line lists them.
+        UserError: None, or several to choose from (the line lists them), or one of other programs.
     """
     chosen, storage = find_storage(name, url)
-    return optuna.load_study(study_name=chosen, storage=storage)
+    study = optuna.load_study(study_name=chosen, storage=storage)
+    if "identity" not in study.user_attrs:
+        raise UserError(f"study {chosen!r} was not made by this tool; name another")
+    return study
 
 
 def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
-    """Find a study as `find_study` does; gives its name and its database."""
-    found = {}
+    """Find a study as `find_study` does, also one of other programs; gives its name and database.
+
+    A file that cannot be read is in the way only if the study is in none of the others.
+    """
+    found: dict[str, list[RDBStorage]] = {}
+    unreadable: UserError | None = None
     for each in database_urls(url):
-        storage = open_storage(each, create=False)
+        try:
+            storage = open_storage(each, create=False)
+        except UserError as error:
+            unreadable = unreadable or error
+            continue
         for known in optuna.get_all_study_names(storage):
-            if not known.endswith(tuple(f"-{sister}" for sister in SISTERS)):
-                found[known] = storage
+            if not is_sister_name(known):
+                found.setdefault(known, []).append(storage)
     listed = ", ".join(sorted(found)) or "none"
     if not found or (name is not None and name not in found):
+        if unreadable is not None:
+            raise unreadable
         what = f"no study {name!r}" if name else "no study"
         raise UserError(f"{what} in {shown_url(url) if url else STUDIES}; there is: {listed}")
     if name is None and len(found) > 1:
         raise UserError(f"several studies, name one of them: {listed}")
     chosen = name or next(iter(found))
-    return chosen, found[chosen]
+    homes = {storage.url: storage for storage in found[chosen]}
+    if len(homes) > 1 and default_url(chosen) not in homes:
+        files = ", ".join(map(shown_url, homes))
+        raise UserError(f"study {chosen!r} is in several files; name one by --storage: {files}")
+    return chosen, homes.get(default_url(chosen)) or found[chosen][0]
 
 
 def database_urls(url: str | None) -> list[str]:
@@ -333,19 +369,20 @@ def fail(study: Study, number: int, reason: str, detail: str = "") -> None:
 
 
 def claimer(storage: RDBStorage, register: Register) -> Callable[[str, FrozenTrial | Trial], bool]:
-    """Make the function that claims an architecture for a trial; False if another has it.
+    """Make the function that claims an architecture for a trial; False if another has it."""
 
-    A claim is void, and may be taken over, if its trial is gone or will be tried again.
-    """
-
-    def is_void(owner: int) -> bool:
+    def may_be_taken(owner: int) -> bool:
         try:
-            trial = storage.get_trial(owner)
+            return is_void(storage.get_trial(owner))
         except KeyError:
             return True
-        return trial.state is TrialState.FAIL and trial.user_attrs.get("fail_reason") in RETRIED
 
     def claim(arch_id: str, trial: FrozenTrial | Trial) -> bool:
-        return register.claim(arch_id, trial_id(trial), is_void=is_void)
+        return register.claim(arch_id, trial_id(trial), is_void=may_be_taken)
 
     return claim
+
+
+def is_void(owner: FrozenTrial) -> bool:
+    """Tell whether a trial's claim may be taken over, for it will be tried again."""
+    return owner.state is TrialState.FAIL and owner.user_attrs.get("fail_reason") in RETRIED

@@ -51,7 +51,7 @@ def test_groups_are_compared_at_equal_numbers() -> None:
     scored = frame([0.1, 0.2, 0.3, 0.4, 0.9]).assign(
         proposed_by=["baseline", "random", "random", "tpe", "tpe, repaired"]
     )
-    history = analysis.history(scored)
+    history = analysis.with_incumbent(scored)
     assert list(history["incumbent"]) == [0.1, 0.2, 0.3, 0.4, 0.9]
     groups = analysis.compare_groups(history).set_index("group")
     assert list(groups.index) == ["search", "random", "hand-made"]
@@ -81,12 +81,12 @@ def test_the_best_tenth_is_compared_with_the_rest() -> None:
     assert by_group.loc["the rest", ["num_networks", "median"]].tolist() == [18, 9.5]
 
 
-def test_tries_hold_what_was_scored_and_what_failed() -> None:
-    tries = results.tries(fake_study(number=20, num_failed=2))
-    assert list(tries["state"]) == ["COMPLETE"] * 20 + ["FAIL"] * 2
-    assert list(tries["fail_reason"].dropna()) == ["diverged"] * 2
-    assert tries["elapsed_seconds"].iloc[-1] == 10
-    assert len(analysis.scored(tries)) == 20
+def test_trials_hold_what_was_scored_and_what_failed() -> None:
+    trials = results.trials(fake_study(number=20, num_failed=2))
+    assert list(trials["state"]) == ["COMPLETE"] * 20 + ["FAIL"] * 2
+    assert list(trials["fail_reason"].dropna()) == ["diverged"] * 2
+    assert trials["elapsed_seconds"].iloc[-1] == 10
+    assert len(analysis.scored(trials)) == 20
 
 
 def test_later_scores_meet_the_proxys_by_source_trial_or_by_architecture() -> None:
@@ -94,7 +94,7 @@ def test_later_scores_meet_the_proxys_by_source_trial_or_by_architecture() -> No
     add_retrained(study, [3, 5], seeds=2)
     later = results.later_scores(study)
     later.loc[later["trial"] == 5, "trial"] = None  # as of a network named by its file
-    pairs = analysis.agreement(analysis.scored(results.tries(study)), later)
+    pairs = analysis.agreement(analysis.scored(results.trials(study)), later)
     assert list(pairs["trial"]) == [3, 5]
     assert list(pairs["num_seeds"]) == [2, 2]
     assert pairs["accuracy"].tolist() == pytest.approx(
@@ -106,7 +106,7 @@ def test_a_study_without_sisters_has_no_later_scores() -> None:
     study = fake_study(number=5)
     assert results.later_scores(study).empty
     assert analysis.agreement(
-        analysis.scored(results.tries(study)), results.later_scores(study)
+        analysis.scored(results.trials(study)), results.later_scores(study)
     ).empty
 
 
@@ -146,7 +146,7 @@ def test_noise_is_not_taken_for_a_ranking() -> None:
 def test_time_is_added_up_by_what_it_was_spent_on() -> None:
     study = fake_study(number=20, num_failed=2)
     add_retrained(study, [3], seeds=2)
-    spent = analysis.time_spent(results.tries(study), results.later_scores(study))
+    spent = analysis.time_spent(results.trials(study), results.later_scores(study))
     by_what = spent.set_index("what")
     assert list(by_what.index) == ["full training (strong, test)", "scored", "failed: diverged"]
     assert by_what["hours"].tolist() == pytest.approx([1200 / 3600, 180 / 3600, 20 / 3600])
@@ -163,10 +163,10 @@ def test_what_decides_is_found_important_and_little_data_says_nothing() -> None:
 def test_the_frames_of_two_thousand_trials_take_seconds() -> None:
     study = fake_study(number=2000)
     started = time.process_time()
-    scored = analysis.scored(results.tries(study))
+    scored = analysis.scored(results.trials(study))
     analysis.best_tenth(analysis.stages(scored))
-    analysis.compare_groups(analysis.history(scored))
+    analysis.compare_groups(analysis.with_incumbent(scored))
     analysis.size_and_accuracy(scored)
     results.importances(study)
-    assert (analysis.history(scored)["group"] == "random").sum() == NUM_RANDOM
+    assert (analysis.with_incumbent(scored)["group"] == "random").sum() == NUM_RANDOM
     assert time.process_time() - started < 10

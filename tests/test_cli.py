@@ -173,6 +173,12 @@ def test_five_million_can_be_written_in_many_ways(text: str) -> None:
     assert parse_count(text) == 5_000_000
 
 
+@pytest.mark.parametrize("text", ["5,5M", "1,5e6", "5,00,000", ",5", "5,0000"])
+def test_a_comma_parts_thousands_alone(text: str) -> None:
+    with pytest.raises(UserError, match="is not a number of at least 1 such as"):
+        parse_count(text)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("45s", 45), ("45", 45), ("1.5h", 5400)],

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
+from nas import copying
 from nas.cli import main
 from nas.copying import copy_database
 from nas.errors import UserError
@@ -134,6 +136,23 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="into itself"):
         copy_database(source, source)
     assert target.read_text() == "mine"
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = sqlite_url(tmp_path / "a.db"), sqlite_url(tmp_path / "b.db")
+    small_study(source)
+    before = sorted(tmp_path.iterdir())
+
+    def fail(*_: object) -> int:
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(copying, "_copy_rows", fail)
+        with pytest.raises(OperationalError):
+            copy_database(source, target)
+    assert sorted(tmp_path.iterdir()) == before
+    copy_database(source, target)
+    assert content(target) == content(source)
 
 
 def test_the_commands_say_what_they_did(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

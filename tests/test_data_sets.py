@@ -363,7 +363,7 @@ def test_a_folder_of_64_pixel_images_is_searched_retrained_and_loaded(
     study = tiny(2, dataset="folder:pets", image_size=64)
     assert study.study_name == "pets-64-tiny-3k-tiny"
     identity = json.loads(study.user_attrs["identity"])
-    assert identity["data"] == "folder:pets@64"
+    assert identity["data"] == "folder:pets"
     assert identity["split"].endswith("accuracy is the mean over classes")
     assert identity["proxy.resolution"] == 16, "8 of 32 pixels are 16 of 64"
     arch = Architecture.from_json(study.best_trial.user_attrs["architecture_json"])
@@ -375,6 +375,19 @@ def test_a_folder_of_64_pixel_images_is_searched_retrained_and_loaded(
     assert loaded.class_names == ("cat", "dog", "owl")
     assert loaded.resolution == 64
     assert find_study("pets-64-tiny-3k-tiny", None).study_name == study.study_name
+
+
+def test_a_study_of_a_folder_goes_on_however_its_path_is_typed_also_once_it_is_moved(
+    tiny: Callable[..., Study], folder: Path
+) -> None:
+    write_images(folder / "beasts", {"cat": 20, "dog": 20}, (16, 16))
+    tiny(1, dataset="folder:beasts/", study="s")
+    assert len(tiny(2, dataset=f"folder:{folder}/beasts", image_size=64, study="s").trials) == 2
+    (folder / "beasts").rename(folder / "animals")
+    assert len(tiny(3, dataset="folder:animals", study="s").trials) == 3
+    write_images(folder / "plants", {"cat": 20, "dog": 20}, (16, 16))
+    with pytest.raises(UserError, match="cannot be compared: data_fingerprint is"):
+        tiny(4, dataset="folder:plants", study="s")
 
 
 @pytest.mark.parametrize(("size", "told"), [(32, None), (48, 48), (64, None), (96, 96)])

@@ -112,7 +112,7 @@ def test_days_come_with_what_would_make_it_fit(capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().out
     assert "That is days" in told
     assert "--epochs 500 --width-factor 0.5" in told
-    assert re.search(r"--proxy quick +[0-9]", told)
+    assert "--proxy quick" not in told, "its thousand epochs were asked for"
     assert re.search(r"--trials [0-9]+ --finalists 0 +1d00h  fits a day", told)
 
 
@@ -138,3 +138,22 @@ def test_a_study_that_could_not_be_continued_is_refused(
         cli.main(["search", "--dry-run", "--budget", "50k", *FLAGS, "--study", "begun"])
     assert left.value.code == 2
     assert "limits.num_params" in capsys.readouterr().err
+
+
+def test_where_fewer_networks_fit_fewer_are_proposed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "few.toml").write_text(
+        "num_stages = 2\n[stage]\ndepth = 1\nwidth = { low = 8, high = 10, step = 2 }\n"
+    )
+    dry_run("--space", "few.toml", "--fill", "0", *FLAGS, budget="6k")
+    assert sum("%" in line for line in capsys.readouterr().out.splitlines()) == 4
+
+
+def test_what_was_typed_is_part_of_the_advice() -> None:
+    typed = small(proxy="thorough", epochs=30)
+    pace = preview.Pace(preview.proposals(typed, 1)[0], 0.01, 0.001, 32)
+    quick = typed.proxy.model_copy(update={"resolution": 16})
+    assert preview.cheaper(typed, pace)["--proxy quick"] == preview.trial_seconds(
+        typed, pace, quick
+    )

@@ -14,7 +14,7 @@ from nas.errors import UserError
 from nas.presets import names
 from nas.proxy import ProxyConfig, ProxyData, ProxyResult, run_proxy
 from nas.split import Split
-from nas.training import DivergedError, EpochMetrics
+from nas.training import DivergedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,13 +142,6 @@ def test_training_set_smaller_than_a_batch_is_one_batch(small: ProxyData) -> Non
     config = CONFIG.model_copy(update={"batch_size": 1000})
     run_proxy(SMALL, small, config, on_step=lambda *progress: steps.append(progress))
     assert steps == [(1, 2), (2, 2)]
-
-
-def test_every_epoch_is_reported(small: ProxyData) -> None:
-    epochs: list[EpochMetrics] = []
-    result = run_proxy(SMALL, small, CONFIG, on_epoch=epochs.append)
-    assert tuple(m.train_loss for m in epochs) == result.train_losses
-    assert epochs[-1].lr == 0.0
 
 
 def test_split_batches_are_recorded_and_score_about_the_same(small: ProxyData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ SCORED = pd.DataFrame(
 
 
 def laid_out() -> pd.DataFrame:
-    return analysis.size_and_accuracy(analysis.history(SCORED))
+    return analysis.size_and_accuracy(analysis.with_incumbent(SCORED))
 
 
 def traces(figure: Any) -> dict[str, Any]:
@@ -258,3 +259,17 @@ def test_a_study_whose_name_leads_elsewhere_stays_under_studies() -> None:
     with pytest.raises(SystemExit) as left:
         main(["report", "--storage", "sqlite:///odd.db"])
     assert left.value.code == 2
+
+
+def test_networks_that_differ_in_their_blocks_alone_make_a_report(tmp_path: Path) -> None:
+    study = fake_study(number=2, num_failed=0)
+    arch = Architecture.from_json(study.trials[0].user_attrs["architecture_json"])
+    other = replace(arch, stages=tuple(replace(s, block="bottleneck") for s in arch.stages))
+    alike = optuna.create_study(direction="maximize", study_name="alike")
+    for name, value in study.user_attrs.items():
+        alike.set_user_attr(name, value)
+    for each in (arch, other):
+        attrs = attributes(each, "random") | {"elapsed_seconds": 1.0}
+        alike.add_trial(optuna.create_trial(value=0.5, user_attrs=attrs))
+    write_report(alike, tmp_path / "report.html")
+    assert "bottleneck" in (tmp_path / "report.html").read_text()

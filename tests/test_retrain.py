@@ -687,3 +687,15 @@ def test_a_folder_that_is_no_model_is_one_line(folder: Path, outside: Retrain) -
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="cannot load"):
         nas.load_model(retrained.folder)
+
+
+def test_an_architecture_under_another_name_is_what_it_was(folder: Path, outside: Retrain) -> None:
+    (first,) = outside()
+    (folder / "same.json").write_text(ARCH.to_json())
+    warnings: list[str] = []
+    listener = RetrainListener(on_warning=warnings.append)
+    (again,) = outside(architecture="same.json", export=["fp16"], listener=listener)
+    assert again == first
+    assert not warnings
+    assert (first.folder / "model.fp16.safetensors").is_file()
+    assert not (folder / "studies" / "synthetic" / "same").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sqlite3
@@ -125,7 +126,8 @@ def test_list_warns_of_a_file_it_cannot_read_and_lists_the_others(
 ) -> None:
     (folder / "studies").mkdir()
     (folder / "studies" / "bad.db").write_text("my spreadsheet")
-    optuna.create_study(storage=open_storage("sqlite:///studies/good.db"), study_name="good")
+    good = optuna.create_study(storage=open_storage("sqlite:///studies/good.db"), study_name="good")
+    good.set_user_attr("identity", "{}")
     assert run("list", "--json") == 0
     printed = capsys.readouterr()
     assert [row["study"] for row in json.loads(printed.out)] == ["good"]
@@ -275,6 +277,19 @@ def test_deletion_asks_first(
     assert len(find_study(NAME, None).get_trials()) == 1
 
 
+def test_without_an_answer_nothing_is_deleted(
+    scored: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scored(ARCH)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert run("delete", NAME) == 2
+    said = capsys.readouterr().err
+    assert said == "error: no answer: nothing deleted; --yes deletes without a question\n"
+    assert len(find_study(NAME, None).get_trials()) == 1
+
+
 def test_a_study_in_which_a_search_runs_is_not_deleted(scored: Callable[..., Study]) -> None:
     study = scored(ARCH)
     name, storage = find_storage(NAME, None)
@@ -297,3 +312,44 @@ def test_a_damaged_record_is_one_line(
         main(["show", "0"])
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith("error: a record of the study is damaged: ")
+
+
+# Several files, and what others made
+
+
+def test_a_file_that_cannot_be_read_is_in_nobodys_way(
+    folder: Path, scored: Callable[..., Study]
+) -> None:
+    scored(ARCH)
+    (folder / "studies" / "a.db").touch()
+    assert find_study(NAME, None).study_name == find_study(None, None).study_name == NAME
+    with pytest.raises(UserError, match=r"there is no study database studies/a\.db"):
+        find_study("a", None)
+
+
+def test_of_a_study_in_two_files_the_one_named_after_it_counts(
+    folder: Path, scored: Callable[..., Study]
+) -> None:
+    scored(ARCH)
+    for copy in ("y", "z"):
+        assert run("copy", "studies/mine.db", f"studies/{copy}.db") == 0
+    assert find_storage(NAME, None)[1].url == "sqlite:///studies/mine.db"
+    (folder / "studies" / "mine.db").unlink()
+    with pytest.raises(UserError, match=r"in several files; name one by --storage: .*y\.db.*z\.db"):
+        find_storage(NAME, None)
+    assert find_storage(NAME, "sqlite:///studies/z.db")[0] == NAME
+
+
+@pytest.mark.parametrize("command", ["leaderboard", "report", "export", "show", "doctor"])
+def test_studies_that_others_made_are_refused_and_not_listed(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    scored(ARCH)
+    optuna.create_study(
+        storage="sqlite:///studies/mine.db", study_name="pareto", directions=["maximize"] * 2
+    ).add_trial(optuna.create_trial(values=[1.0, 2.0]))
+    arguments = {"export": ["pareto", "x.csv"], "show": ["0", "--study", "pareto"]}
+    assert run(command, *arguments.get(command, ["pareto"])) == 2
+    assert "study 'pareto' was not made by this tool" in capsys.readouterr().err
+    assert run("list", "--json") == 0
+    assert [row["study"] for row in json.loads(capsys.readouterr().out)] == [NAME]

@@ -163,6 +163,9 @@ def test_hand_made_networks_that_fit_the_window_are_the_baselines() -> None:
     (scaled,) = baselines(space, Budget(100_000)).values()
     assert [stage.depth for stage in scaled.stages] == [3, 3, 3, 3]
     assert 90_000 <= count_params(scaled) <= 100_000
+    (scaled,) = baselines(space, Budget(100_000_000)).values()
+    assert 99_000_000 <= count_params(scaled) <= 100_000_000
+    assert baselines(space, Budget(100)) == {}
 
 
 def test_over_budget_trials_never_train(tiny: Search) -> None:
@@ -304,6 +307,13 @@ def test_the_only_study_need_not_be_named_and_of_several_the_names_are_listed(
         find_study(None, None)
     with pytest.raises(UserError, match="no study 'x'.*there is: other"):
         find_study("x", None)
+
+
+@pytest.mark.parametrize("storage", [None, "sqlite:///x.db"])
+def test_no_study_is_named_as_another_ones_sister(tiny: Search, storage: str | None) -> None:
+    for name in ("mine-retrain", "mine-finalists"):
+        with pytest.raises(UserError, match=f"--study '{name}' ends as what is measured"):
+            tiny(1, study=name, storage=storage)
 
 
 def test_a_study_not_made_here_is_refused(folder: Path, tiny: Search) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.choices import AnyStudyFirst, Storage
+
 BACKUPS = Path("studies/backups")
 
 
@@ -29,8 +31,8 @@ def copy(
 
 
 def backup(
-    study: Annotated[str | None, typer.Argument(help="Its name, if there are several")] = None,
-    storage: Annotated[str | None, typer.Option(help="Database URL")] = None,
+    study: AnyStudyFirst = None,
+    storage: Storage = None,
     to: Annotated[Path | None, typer.Option(help="A new file; else under studies/backups")] = None,
 ) -> None:
     """Copy a study's database, also while it is searched, to a new SQLite file.
@@ -40,13 +42,13 @@ def backup(
     """
     from nas.copying import copy_database
     from nas.storage import database_failures_in_one_line, sqlite_url
-    from nas.study import find_study, url_of
+    from nas.study import find_storage
 
-    chosen = find_study(study, storage)
-    name = f"{chosen.study_name}-{time.strftime('%Y%m%d-%H%M%S')}.db"
+    chosen, found = find_storage(study, storage)
+    name = f"{chosen}-{time.strftime('%Y%m%d-%H%M%S')}.db"
     file = to or BACKUPS / name
     with database_failures_in_one_line(sqlite_url(file)):
-        rows = copy_database(url_of(chosen), sqlite_url(file))
+        rows = copy_database(found.url, sqlite_url(file))
     print(f"{_described(rows)} in {file}")
 
 

@@ -25,8 +25,18 @@ def delete(
 
     name, found = find_storage(study, storage)
     listed = ", ".join(f"{each} ({count} trials)" for each, count in family(found, name).items())
-    if not yes and not typer.confirm(f"delete {listed}?"):
+    if not yes and not _agrees(listed):
         print("nothing deleted")
         return
     removed = delete_study(found, name)
     print(f"deleted {listed}" + (f" and {removed}" if removed else ""))
+
+
+def _agrees(listed: str) -> bool:
+    from nas.errors import UserError
+
+    try:
+        return typer.confirm(f"delete {listed}?")
+    except typer.Abort:  # Ctrl-C, or nobody there to ask
+        print()
+        raise UserError("no answer: nothing deleted; --yes deletes without a question") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.errors import UserError
+from nas.cli.choices import AsJson, Storage, study_files
 
 if TYPE_CHECKING:
     from nas.doctor import Finding
@@ -17,10 +17,13 @@ EXIT_FOUND = 1
 
 
 def doctor(
-    study: Annotated[str | None, typer.Argument(help="Its name; else the installation")] = None,
-    storage: Annotated[str | None, typer.Option(help="Database URL")] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(help="Its name; else the installation", autocompletion=study_files),
+    ] = None,
+    storage: Storage = None,
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what is wrong with the installation, and with a study if one is named; 1 if anything is.
 
@@ -51,8 +54,6 @@ def _of_study(name: str | None, url: str | None) -> list[Finding]:
     from nas.study import find_study, url_of
 
     study = find_study(name, url)
-    if "token" not in study.user_attrs:
-        raise UserError(f"study {study.study_name!r} was not made by this tool; name another")
     engine = open_storage(url_of(study), create=False).engine
     return examine_study(study, Register(engine, study.user_attrs["token"]))
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli.choices import AnyStudyFirst, AsJson, Ranking, Storage
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -15,16 +17,14 @@ if TYPE_CHECKING:
 
 
 def leaderboard(
-    study: Annotated[str | None, typer.Argument(help="Its name, if there are several")] = None,
-    storage: Annotated[str | None, typer.Option(help="Database URL")] = None,
+    study: AnyStudyFirst = None,
+    storage: Storage = None,
     top: Annotated[int, typer.Option(help="Rows to print", min=1)] = 10,
-    by: Annotated[
-        str, typer.Option(help="Best by finalist, denoised (estimated without luck) or raw score")
-    ] = "finalist",
+    by: Ranking = "finalist",
     csv: Annotated[
         Path | None, typer.Option(help="Write all rows to this file: .csv, .xlsx, .parquet")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List a study's scored networks, the best first.
 

@@ -18,7 +18,8 @@ def parse_count(text: str) -> float:
     Raises:
         UserError: Anything else, and what is not positive.
     """
-    match = re.fullmatch(r"\s*([0-9][0-9_,]*\.?[0-9]*(?:[eE][+]?[0-9]+)?)\s*([kKmMgGbB]?)\s*", text)
+    digits = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*)"
+    match = re.fullmatch(rf"\s*({digits}(?:\.[0-9]*)?(?:[eE][+]?[0-9]+)?)\s*([kKmMgGbB]?)\s*", text)
     value = float(re.sub("[_,]", "", match[1])) * SUFFIXES[match[2].lower()] if match else 0
     if not 1 <= value < math.inf:
         raise UserError(f"{text!r} is not a number of at least 1 such as 5e6, 5M, 5_000_000, 250k")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli.choices import AnyStudy, Ranking, Storage
 from nas.retrain import retrain as run_retrain
 
 if TYPE_CHECKING:
@@ -19,15 +20,11 @@ def retrain(
     top: Annotated[
         int | None, typer.Option(help="Compare the best N on val, train the winner in full")
     ] = None,
-    by: Annotated[
-        str, typer.Option(help="Best by finalist, denoised (estimated without luck) or raw score")
-    ] = "finalist",
+    by: Ranking = "finalist",
     model: Annotated[str | None, typer.Option(help="A hand-made network: ResNet26_97")] = None,
     architecture: Annotated[Path | None, typer.Option(help="An architecture's JSON file")] = None,
-    study: Annotated[str | None, typer.Option(help="Its name, if there are several")] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL; else those under studies/")
-    ] = None,
+    study: AnyStudy = None,
+    storage: Storage = None,
     recipe: Annotated[str, typer.Option(help="strong, seed, or a TOML file")] = "strong",
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 1,
     holdout: Annotated[

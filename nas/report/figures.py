@@ -48,7 +48,7 @@ def size_and_accuracy(frame: pd.DataFrame, window: tuple[int | None, int] | None
     """Draw accuracy against parameters, the Pareto front, and the window of the budget.
 
     Args:
-        frame: With the columns of `analysis.history` and `analysis.size_and_accuracy`.
+        frame: With the columns of `analysis.with_incumbent` and `analysis.size_and_accuracy`.
         window: (minimum or `None`, maximum) parameters.
     """
     figure = new_figure(
@@ -70,7 +70,7 @@ def size_and_accuracy(frame: pd.DataFrame, window: tuple[int | None, int] | None
 
 
 def history(frame: pd.DataFrame) -> go.Figure:
-    """Draw the scores in the order of trials, and the best so far (`analysis.history`)."""
+    """Draw the scores in the order of trials, and the best so far (`analysis.with_incumbent`)."""
     figure = new_figure(
         xaxis={"title": "trial"}, yaxis={"title": "validation accuracy", "tickformat": PERCENT}
     )

@@ -96,14 +96,14 @@ class Page:
     study: Study
 
     @cached_property
-    def tries(self) -> pd.DataFrame:
+    def trials(self) -> pd.DataFrame:
         """Every trial that began."""
-        return results.tries(self.study)
+        return results.trials(self.study)
 
     @cached_property
     def scored(self) -> pd.DataFrame:
         """The scored trials with what the figures add."""
-        return analysis.size_and_accuracy(analysis.history(analysis.scored(self.tries)))
+        return analysis.size_and_accuracy(analysis.with_incumbent(analysis.scored(self.trials)))
 
     @cached_property
     def later(self) -> pd.DataFrame:
@@ -123,7 +123,7 @@ class Page:
     @cached_property
     def spent(self) -> pd.DataFrame:
         """Where the time went."""
-        return analysis.time_spent(self.tries, self.later)
+        return analysis.time_spent(self.trials, self.later)
 
     @cached_property
     def groups(self) -> pd.DataFrame:
@@ -179,7 +179,9 @@ class Page:
         if len(self.scored) > 1:
             laid_out = analysis.stages(self.scored)
             drawn["stages"] = stage_figures.parallel_coordinates(laid_out)
-            drawn["tenth"] = stage_figures.best_tenth(analysis.best_tenth(laid_out))
+            tenth = analysis.best_tenth(laid_out)
+            if not tenth.empty:
+                drawn["tenth"] = stage_figures.best_tenth(tenth)
         important = results.importances(self.study)
         if not important.empty:
             drawn["importances"] = stage_figures.importances(important)
