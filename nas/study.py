@@ -239,31 +239,32 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
 
     A file that cannot be read is in the way only if the study is in none of the others.
     """
-    found: dict[str, list[RDBStorage]] = {}
-    unreadable: UserError | None = None
+    found: dict[str, dict[str, RDBStorage]] = {}  # by study and file
+    unreadable = ""
     for each in database_urls(url):
         try:
             storage = open_storage(each, create=False)
         except UserError as error:
-            unreadable = unreadable or error
+            if url:
+                raise
+            unreadable += f"; {error}"
             continue
         for known in optuna.get_all_study_names(storage):
             if not is_sister_name(known):
-                found.setdefault(known, []).append(storage)
+                found.setdefault(known, {})[each] = storage
     listed = ", ".join(sorted(found)) or "none"
     if not found or (name is not None and name not in found):
-        if unreadable is not None:
-            raise unreadable
         what = f"no study {name!r}" if name else "no study"
-        raise UserError(f"{what} in {shown_url(url) if url else STUDIES}; there is: {listed}")
+        where = shown_url(url) if url else STUDIES
+        raise UserError(f"{what} in {where}; there is: {listed}{unreadable}")
     if name is None and len(found) > 1:
         raise UserError(f"several studies, name one of them: {listed}")
     chosen = name or next(iter(found))
-    homes = {storage.url: storage for storage in found[chosen]}
-    if len(homes) > 1 and default_url(chosen) not in homes:
-        files = ", ".join(map(shown_url, homes))
-        raise UserError(f"study {chosen!r} is in several files; name one by --storage: {files}")
-    return chosen, homes.get(default_url(chosen)) or found[chosen][0]
+    files = found[chosen]
+    if len(files) > 1 and default_url(chosen) not in files:
+        shown = ", ".join(map(shown_url, files))
+        raise UserError(f"study {chosen!r} is in several files; name one by --storage: {shown}")
+    return chosen, files.get(default_url(chosen)) or next(iter(files.values()))
 
 
 def database_urls(url: str | None) -> list[str]:
