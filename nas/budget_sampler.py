@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from random import Random, SystemRandom
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
@@ -109,11 +110,21 @@ class BudgetSampler(BaseSampler):
         self._seeded_for: tuple[Study, int] | None = None
         self._study: Study | None = None
         self._finished: dict[int, Key | None] = {}  # keys by trial id
+        self._proposals: dict[int, Params] = {}  # of trials that may not have suggested all yet
+        self._lock = Lock()  # of the threads of `study.optimize(n_jobs=2)`
         self._base = base
         self._sampler = base if isinstance(base, BaseSampler) else base(self.seed)
         self._repair = repair or self.region.repair
         self._random_feasible = random_feasible or self.region.random
         self._claim = claim
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock out of a pickle."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make a lock anew."""
+        vars(self).update(state, _lock=Lock())
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -126,6 +137,12 @@ class BudgetSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Propose parameters; what `enqueue_trial` fixed of them is kept as it is."""
+        with self._lock:
+            proposed = self._propose(study, trial)
+            self._proposals[trial_id(trial)] = proposed
+        return {name: proposed[name] for name in search_space}
+
+    def _propose(self, study: Study, trial: FrozenTrial) -> Params:
         trials = study.get_trials(deepcopy=False)
         self._base_of(study, trial, trials)
         rng = self._rng(trial, trials)
@@ -140,11 +157,19 @@ class BudgetSampler(BaseSampler):
             self.counts[verdict or origin] += 1
             if verdict is None:
                 self.origin = origin
-                return {name: params[name] for name in search_space}
+                return params
             completed = completed or params
-        if fixed and completed:  # what was asked for cannot be completed: the pruner judges it
-            return {name: completed[name] for name in search_space}
+        if fixed and completed:
+            return self._completion(fixed, rng) or completed  # what does not fit the pruner judges
         raise self._nothing(study, known)
+
+    def _completion(self, fixed: Params, rng: Random) -> Params | None:
+        """Find parameters within the limits, some but not all of them given."""
+        if self.region.search_space.keys() <= fixed.keys():
+            return None
+        given = {n: CategoricalDistribution([v]) for n, v in fixed.items()}
+        space = {n: given.get(n, dist) for n, dist in self.region.search_space.items()}
+        return Region(space, self.region.limits).random(rng)
 
     def sample_independent(
         self,
@@ -217,17 +242,20 @@ class BudgetSampler(BaseSampler):
     ) -> set[Key | None]:
         """Collect what other trials have or, waiting in the queue, will have."""
         if study is not self._study:
-            self._study, self._finished = study, {}
+            self._study, self._finished, self._proposals = study, {}, {}
         known = set()
         for other in trials:
             number = trial_id(other)
             if number in self._finished:
                 known.add(self._finished[number])
             elif number != trial_id(trial):
-                key = self._key(other.system_attrs.get("fixed_params", {}) | other.params)
+                is_finished = other.state.is_finished()
+                begun = {} if is_finished else self._proposals.get(number, {})
+                key = self._key(begun | other.system_attrs.get("fixed_params", {}) | other.params)
                 known.add(key)
-                if other.state.is_finished():
+                if is_finished:
                     self._finished[number] = key
+                    self._proposals.pop(number, None)
         return known - {None}
 
     def _taken(self, trial: FrozenTrial, params: Params, known: set[Key | None]) -> str | None:
@@ -302,7 +330,9 @@ class BudgetSampler(BaseSampler):
     def _nothing(self, study: Study, known: set[Key | None]) -> Exception:
         seen = self.region.describe_seen()
         if not known and not self.counts["known"]:
-            return NothingFits(f"nothing in the search space fits; seen: {seen}")
+            is_sure = self.region.cardinality() <= ENUMERABLE
+            what = "nothing in the search space fits" if is_sure else "nothing that fits was found"
+            return NothingFits(f"{what}; seen: {seen}")
         with suppress(RuntimeError):  # outside `study.optimize` there is nothing to stop
             study.stop()
         if self.region.cardinality() <= ENUMERABLE:

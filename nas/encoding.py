@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from nas.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -54,8 +56,22 @@ class Encoding:
             if len(names) > 1:
                 parts.append(own.mean(axis=1))
         if self._features is not None:
-            parts.append(np.array([self._features(params) for params in rows], dtype=np.float64))
+            parts.append(_numbers([self._features(params) for params in rows]))
         return np.hstack(parts)
+
+
+def _numbers(given: Sequence[Any]) -> NDArray[np.float64]:
+    """Read what `features` gave for N sets of parameters as (N, D)."""
+    try:
+        columns = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        columns = np.empty(0)
+    if columns.ndim != 2 or not np.isfinite(columns).all():
+        raise UserError(
+            "features must give a list of finite numbers, as many for all parameters; "
+            f"it gave {given[0]!r} first"
+        )
+    return columns
 
 
 class _Columns(dict[Any, list[float]]):

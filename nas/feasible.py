@@ -42,6 +42,11 @@ class Limit:
     maximum: float
     minimum: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse (ValueError) a minimum above the maximum, and bounds that are not numbers."""
+        if not (self.maximum >= (-math.inf if self.minimum is None else self.minimum)):
+            raise ValueError(f"{self.name}: nothing is {self.minimum} to {self.maximum}")
+
     def excess(self, cost: float) -> float:
         """Give how far a cost lies outside, relative to the bound: 0.1 is 10 % over, -0.1 under."""
         if math.isnan(cost) or cost > self.maximum:
@@ -160,7 +165,7 @@ class Region:
         for limit in self.limits:
             low, high = (shown(cost) for cost in self.seen.get(limit.name, (math.nan, math.nan)))
             window = f"at most {shown(limit.maximum)}"
-            if limit.minimum:
+            if limit.minimum is not None:
                 window = f"{shown(limit.minimum)} to {shown(limit.maximum)}"
             parts.append(f"{limit.name} {low} to {high}, allowed {window}")
         return "; ".join(parts)
@@ -218,7 +223,8 @@ class Region:
 
 def shown(cost: float) -> str:
     """Write a cost: 4,978,810 or 0.0125."""
-    return f"{round(cost):,}" if abs(cost) >= 1 and cost == round(cost) else f"{cost:.6g}"
+    is_whole = math.isfinite(cost) and abs(cost) >= 1 and cost == round(cost)
+    return f"{round(cost):,}" if is_whole else f"{cost:.6g}"
 
 
 def _is_categorical(dist: BaseDistribution) -> bool:

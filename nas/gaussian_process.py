@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 EVIDENCE_ROWS = 128  # evenly spread, of which the evidence is computed
-STEPS = 25  # of the climb up the evidence for the first warping
+STEPS = 25  # of each climb up the evidence for the first warping
 FURTHER_STEPS = 8  # for each other, from where the one before ended
 JITTER = 1e-6
+LARGEST = 1e100  # of a value; its square must be a number
 
 # The logarithms of the last settings, after those of the relevances: the odds of the linear share,
 # the inverse square of the length, the noise. Their priors are normal, as is that of a relevance's.
 MEANS, DEVIATIONS = (0.0, 0.0, math.log(0.25)), (2.0, 1.0, 2.0)
+QUIET = (-2.0, 0.0, math.log(0.01))  # the evidence may have a second peak, where little is noise
 LOW, HIGH = (-4.0, -3.0, -6.0), (4.0, 3.0, 3.0)
 RELEVANCE_DEVIATION, RELEVANCE_BOUND = 0.7, 4.0
 
@@ -116,6 +118,11 @@ class GaussianProcess:
         self.means = self.targets - (self.kernel.noise + JITTER) * self._weights
         self.residuals = self._weights / np.diag(self._precision)
 
+    @property
+    def predicts(self) -> bool:
+        """Whether it predicts values it has not seen better than their mean does."""
+        return bool((self.residuals**2).mean() < self.targets.var())
+
     def mean(self, features: Array) -> Array:
         """Give the posterior means for (M, D) features."""
         rows = self._scale(features)
@@ -175,25 +182,29 @@ def evidences(features: Array, values: Array) -> dict[Kernel, float]:
     number, num_columns = features.shape
     picked = np.linspace(0, number - 1, min(number, EVIDENCE_ROWS)).astype(int)
     rows, values = _Scale(features)(features)[picked], values[picked]
-    logarithms = np.append(np.zeros(num_columns), MEANS)
+    starts = [np.append(np.zeros(num_columns), each) for each in (MEANS, QUIET)]
     bounds = [(-RELEVANCE_BOUND, RELEVANCE_BOUND)] * num_columns + list(zip(LOW, HIGH, strict=True))
     steps, found = STEPS, {}
     for reach in REACHES:
         warping = Warping.of(values, reach)
         targets = warping(values)
         deviation = max(float(targets.std()), 1e-300)
-        best = minimize(
-            _loss,
-            logarithms,
-            (rows, (targets - targets.mean()) / deviation),
-            method="L-BFGS-B",
-            jac=True,
-            bounds=bounds,
-            options={"maxiter": steps},
-        )
-        logarithms, steps = best.x, FURTHER_STEPS
+        climbs = [
+            minimize(
+                _loss,
+                start,
+                (rows, (targets - targets.mean()) / deviation),
+                method="L-BFGS-B",
+                jac=True,
+                bounds=bounds,
+                options={"maxiter": steps},
+            )
+            for start in starts
+        ]
+        best = min(climbs, key=lambda climb: float(climb.fun))
+        starts, steps = [best.x], FURTHER_STEPS
         log_slope = warping.log_slope(values) - len(values) * math.log(deviation)
-        found[Kernel.of(logarithms, reach)] = log_slope - float(best.fun)
+        found[Kernel.of(best.x, reach)] = log_slope - float(best.fun)
     return found
 
 

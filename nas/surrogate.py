@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.encoding import Encoding
-from nas.gaussian_process import GaussianProcess
+from nas.gaussian_process import LARGEST, GaussianProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +104,7 @@ def recommend(
 
     Args:
         study: Of one objective. Trials without all parameters, such as a network from outside
-            the search space, are not named.
+            the search space, and those whose score is infinite, are not named.
         search_space: The parameters.
         features: Maps parameters to further features, such as logarithms of costs.
 
@@ -114,7 +114,9 @@ def recommend(
     trials = [
         trial
         for trial in study.get_trials(deepcopy=False)
-        if trial.state.name == "COMPLETE" and search_space.keys() <= trial.params.keys()
+        if trial.state.name == "COMPLETE"
+        and search_space.keys() <= trial.params.keys()
+        and abs(trial.value or 0.0) <= LARGEST
     ]
     if not trials:
         raise ValueError("no trial of the search space is scored")

@@ -12,10 +12,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from nas.feasible import draw
-from nas.gaussian_process import GaussianProcess, Kernel, evidences
+from nas.gaussian_process import LARGEST, GaussianProcess, Kernel, evidences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from optuna.distributions import BaseDistribution
@@ -35,6 +35,7 @@ NUM_PARENTS = 6  # best trials whose neighbours and mutants are looked at
 FRESH = 15  # further random ones a proposal
 NUM_MUTANTS = 60
 MAX_REPAIRS = 4  # of the mutants that leave the limits
+BLIND = 0.5  # share of random proposals while the model predicts nothing: its own teach it little
 BEAM = 3  # best candidates whose neighbours are looked at, again and again
 MAX_CLIMB = 5
 
@@ -43,8 +44,9 @@ class SurrogateSampler(BaseSampler):
     """Maximizes the expected improvement of a Gaussian process over what keeps the limits.
 
     The improvement is over the best posterior mean, for the best score is luck. Trials that run
-    are believed to score what the model predicts. A base of `BudgetSampler`, which sees to
-    start-up, to claims and to what is enqueued.
+    are believed to score what the model predicts, and those that failed or were pruned the median
+    of the others: were they left out, the search would try their neighbours one by one. A base of
+    `BudgetSampler`, which sees to start-up, to claims and to what is enqueued.
 
     Args:
         candidates: What may be proposed; shared by the samplers of a study.
@@ -69,27 +71,30 @@ class SurrogateSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Propose parameters within the limits; none while too few trials are scored."""
         del search_space
+        candidates = self._candidates
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        others = [t for t in others if self._candidates.has(t.params)]
-        scored = [t for t in others if t.state is TrialState.COMPLETE]
-        if len(scored) < NUM_START:
-            return {}
+        others = [t for t in others if candidates.has(t.params)]
+        keys = {t.number: candidates.region.key(t.params) for t in others}
+        told = self._told(others, keys)
         sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
-        keys = {t.number: self._candidates.region.key(t.params) for t in others}
-        rows = self._candidates.encode((keys[t.number], t.params) for t in scored)
-        values = np.array([sign * (t.value or 0.0) for t in scored])
-        kept = _thinned(len(scored))
-        kernel = self._candidates.kernel(rows, values, [t.number for t in scored], self._rng)
-        model = GaussianProcess(rows[kept], values[kept], kernel)
+        values = np.array([sign * _score(t) for t in told])
+        if np.isfinite(values).sum() < NUM_START:
+            return {}
+        rows = candidates.encode((keys[t.number], t.params) for t in told)
+        kept = _thinned(len(told))
+        kernel = candidates.kernel(rows, values, [t.number for t in told], self._rng)
+        model = GaussianProcess(rows[kept], _filled(values)[kept], kernel)
+        if not model.predicts and self._rng.random() < BLIND:
+            return {}
         if running := [t for t in others if t.state is TrialState.RUNNING]:
-            believed = self._candidates.encode((keys[t.number], t.params) for t in running)
-            model = model.believing(believed)
-        means = np.full(len(scored), -np.inf)
+            model = model.believing(candidates.encode((keys[t.number], t.params) for t in running))
+        means = np.full(len(told), -np.inf)
         means[kept] = model.means[: len(kept)]
-        best = np.argsort(-values)[: MAX_ROWS // 4]
+        best = np.argsort(-_filled(values))[: MAX_ROWS // 4]
         if len(left_out := np.setdiff1d(best, kept)):
             means[left_out] = model.mean(rows[left_out])
-        parents = [scored[index].params for index in np.argsort(-means)[:NUM_PARENTS]]
+        means[~np.isfinite(values)] = -np.inf
+        parents = [told[index].params for index in np.argsort(-means)[:NUM_PARENTS]]
         return self._best(model, float(means.max()), parents, set(keys.values()))
 
     def sample_independent(
@@ -101,6 +106,20 @@ class SurrogateSampler(BaseSampler):
     ) -> Any:  # noqa: ANN401 - Optuna's parameter
         """Draw a parameter outside the search space."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _told(self, trials: list[FrozenTrial], keys: Mapping[int, Key]) -> list[FrozenTrial]:
+        """Keep the scored ones, and what else ended within the limits and was not tried again."""
+        again = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+        scored = {keys[t.number] for t in trials if t.state is TrialState.COMPLETE}
+
+        def tells(trial: FrozenTrial) -> bool:
+            if trial.state is TrialState.COMPLETE:
+                return True
+            is_over = trial.state.is_finished() and trial.number not in again
+            is_alone = is_over and keys[trial.number] not in scored
+            return is_alone and self._candidates.region.verdict(trial.params) is None
+
+        return [trial for trial in trials if tells(trial)]
 
     def _best(
         self, model: GaussianProcess, incumbent: float, parents: list[Params], known: set[Key]
@@ -151,7 +170,7 @@ class Candidates:
         self._pool: dict[Key, Params] = {}
         self._rows: dict[Key, Array] = {}
         self._neighbours: dict[Key, dict[Key, Params]] = {}
-        self._kernels: dict[tuple[int, ...], dict[Kernel, float]] = {}
+        self._kernels: dict[tuple[Hashable, ...], dict[Kernel, float]] = {}
 
     def has(self, params: Mapping[str, Any]) -> bool:
         """Tell whether these are all parameters of the search space."""
@@ -167,17 +186,19 @@ class Candidates:
     def kernel(self, rows: Array, values: Array, numbers: Sequence[int], rng: Random) -> Kernel:
         """Draw the settings of a model, the best of each warping, by their evidence.
 
-        The evidence is worked out again whenever there are a fifth more trials.
+        The evidence is worked out again whenever a fifth more trials are scored.
         """
-        step = int(math.log(len(numbers) / NUM_START) / math.log(REFIT) + 1e-9)
-        number = math.ceil(NUM_START * REFIT**step - 1e-9)
-        key = tuple(numbers[:number])
-        if key not in self._kernels:
+        scored = np.flatnonzero(np.isfinite(values))
+        step = int(math.log(len(scored) / NUM_START) / math.log(REFIT) + 1e-9)
+        number = int(scored[math.ceil(NUM_START * REFIT**step - 1e-9) - 1]) + 1
+        key = (*numbers[:number], values[:number].tobytes())
+        weights = self._kernels.get(key)
+        if weights is None:
             kept = _thinned(number)
-            found = evidences(rows[kept], values[kept])
+            found = evidences(rows[kept], _filled(values[:number])[kept])
             best = max(found.values())
-            self._kernels = {key: {k: math.exp(each - best) for k, each in found.items()}}
-        weights = self._kernels[key]
+            weights = {k: math.exp(each - best) for k, each in found.items()}
+            self._kernels = {key: weights}
         return rng.choices(list(weights), list(weights.values()))[0]
 
     def around(self, parents: Sequence[Params], rng: Random) -> dict[Key, Params]:
@@ -217,6 +238,17 @@ class Candidates:
                 repaired = self._repair(mutant, rng)
                 if repaired is not None and self.region.verdict(repaired) is None:
                     yield repaired
+
+
+def _score(trial: FrozenTrial) -> float:
+    """Give a trial's value; not a number where it has none that can be reckoned with."""
+    value = trial.value if trial.state is TrialState.COMPLETE else None
+    return value if value is not None and abs(value) <= LARGEST else math.nan
+
+
+def _filled(values: Array) -> Array:
+    """Put the median of the scores in place of those that are missing."""
+    return np.where(np.isfinite(values), values, np.nanmedian(values))
 
 
 def _thinned(number: int) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import time
 from functools import cache, partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -449,6 +450,16 @@ def test_a_partly_enqueued_trial_is_completed_within_the_limits(base: str, width
     assert 10 <= params["width"] * params["depth"] <= 20
 
 
+def test_a_partly_enqueued_trial_is_completed_also_where_hardly_anything_completes_it() -> None:
+    space: dict[str, BaseDistribution] = {f"w{i}": IntDistribution(1, 64) for i in range(6)}
+    limit = Limit("squares", lambda p: sum(v * v for v in p.values()), maximum=4_000)
+    study = optuna.create_study(sampler=BudgetSampler(FACTORIES["random"], space, [limit], seed=0))
+    study.enqueue_trial({"w0": 62})
+    params = study.ask(space).params
+    assert params["w0"] == 62
+    assert limit.cost(params) <= 4_000
+
+
 @pytest.mark.parametrize("depth", [1, 6])
 def test_a_partly_enqueued_network_is_completed_by_width_scaling(depth: int) -> None:
     space = SearchSpace.from_config(load_space("resnet")[1], max_params=250_000)
@@ -501,7 +512,42 @@ def test_a_partly_enqueued_trial_with_no_new_completion_does_not_end_the_search(
     assert [trial.state for trial in study.trials[4:]] == [TrialState.COMPLETE] * 3
 
 
+# Threads
+
+
+def test_threads_of_one_study_propose_nothing_twice() -> None:
+    space: dict[str, BaseDistribution] = {name: IntDistribution(0, 4) for name in "abc"}
+    study = study_of("random", space, ())
+
+    def slow(trial: Trial) -> float:
+        params = {}
+        for name in space:
+            params[name] = trial.suggest_int(name, 0, 4)
+            time.sleep(0.002)
+        return float(sum(params.values()))
+
+    study.optimize(slow, n_trials=100, n_jobs=4)
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 100
+
+
 # Nothing fits, nothing left
+
+
+@pytest.mark.parametrize(
+    ("cost", "maximum", "said"),
+    [(area, math.inf, "allowed 80 to inf"), (lambda _: math.inf, 100, "inf, allowed 80 to 100")],
+)
+def test_a_bound_or_a_cost_may_be_infinite(
+    cost: Callable[[Any], float], maximum: float, said: str
+) -> None:
+    study = study_of("random", GRID, (Limit("area", cost, maximum=maximum, minimum=80),))
+    with pytest.raises((Exhausted, NothingFits), match=said):
+        run(study, 4)
+
+
+def test_a_minimum_above_the_maximum_is_refused() -> None:
+    with pytest.raises(ValueError, match="area: nothing is 5 to 3"):
+        Limit("area", area, maximum=3, minimum=5)
 
 
 @pytest.mark.parametrize("base", FACTORIES)

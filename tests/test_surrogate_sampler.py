@@ -20,6 +20,7 @@ from nas.budget import Budget
 from nas.errors import UserError
 from nas.samplers import DEFAULT, SAMPLERS, Exhausted, Limit, NothingFits, make_sampler
 from nas.space import SearchSpace, load_space
+from nas.surrogate import recommend
 from nas.surrogate_sampler import MAX_ROWS, NUM_START, _improvement, _log_gain, _thinned
 from nas.warping import REACHES, Warping
 from nas.width_scaling import WidthScaling
@@ -178,7 +179,77 @@ def test_failed_and_pruned_trials_disturb_nothing() -> None:
     assert len(proposed(run(study, 3))) == 15
 
 
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
+def test_a_region_in_which_all_fail_is_left(state: TrialState) -> None:
+    space: dict[str, BaseDistribution] = {name: IntDistribution(1, 10) for name in "abcde"}
+    study = study_of(space, [])
+    num_failed = 0
+    for _ in range(60):
+        trial = study.ask(space)
+        if trial.params["a"] + trial.params["b"] > 11:
+            study.tell(trial, state=state)
+            num_failed += 1
+        else:
+            study.tell(trial, sum(trial.params.values()))
+    assert num_failed < 30
+    assert study.best_value >= 40  # of 41
+
+
+def test_a_failed_trial_of_a_scored_network_or_over_the_limits_tells_nothing() -> None:
+    both = run(study_of(), 20), run(study_of(), 20)
+    over = {"width": 64, "depth": 6, "kernel_size": 7, "rate": 1.0}
+    for study, params in zip(both, (both[0].trials[3].params, over), strict=True):
+        study.add_trial(
+            optuna.create_trial(state=TrialState.FAIL, params=params, distributions=SPACE)
+        )
+    first, second = (proposed(run(study, 3)) for study in both)
+    assert first == second
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e200])
+def test_an_absurd_score_is_no_score(value: float) -> None:
+    study = run(study_of(), 12)
+    best = recommend(study, SPACE).number
+    study.tell(study.ask(SPACE), value)
+    assert len(proposed(run(study, 10))) == 23
+    assert recommend(study, SPACE).value != value
+    assert best < 12
+
+
+@pytest.mark.parametrize(
+    "given", [lambda _: 1.0, lambda _: [math.nan], lambda p: [0.0] * p["depth"], lambda _: None]
+)
+def test_features_that_are_no_list_of_numbers_are_refused_in_one_line(given: Any) -> None:
+    with pytest.raises(UserError, match="features must give a list of finite numbers"):
+        run(study_of(features=given), NUM_START + 1)
+
+
+def test_the_model_of_one_study_is_not_that_of_another() -> None:
+    sampler = make_sampler(DEFAULT, SPACE, WINDOW, seed=0)
+    both = [optuna.create_study(direction="maximize", sampler=sampler) for _ in range(2)]
+    for _ in range(25):
+        for study, sign in zip(both, (-1, 1), strict=True):
+            run(study, 1, lambda params, sign=sign: sign * score(params))
+    assert proposed(both[1]) == proposed(run(study_of(), 25))
+
+
 # What it is for
+
+
+def test_from_starts_that_tell_little_it_climbs_a_narrow_peak() -> None:
+    space: dict[str, BaseDistribution] = {f"w{i}": IntDistribution(1, 16) for i in range(6)}
+    goal = (5, 11, 8, 3, 9, 12)
+
+    def peak(params: Mapping[str, Any]) -> float:
+        away = (value - wanted for value, wanted in zip(params.values(), goal, strict=True))
+        return math.prod(math.exp(-((each / 6) ** 2)) for each in away)
+
+    def best(name: str) -> float:
+        return float(
+            np.mean([run(study_of(space, [], name, seed=s), 40, peak).best_value for s in range(6)])
+        )
+
+    assert best(DEFAULT) > 1.5 * best("random")
 
 
 def best_of(name: str, objective: Callable[[Any], float], seed: int, number: int = 40) -> float:
