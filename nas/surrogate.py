@@ -41,8 +41,9 @@ class Estimates:
         std: (N,) posterior standard deviations.
         cv_error: Root mean square error of the model for values it has not seen (leave-one-out).
         trust: Share of the variance of unseen values that the model predicts, in [0, 1], cautious
-            by one standard error and corrected for a search's gathering at the top. A mean is the
-            model's, plus the share `(1 - trust)**2` of what it left unexplained of the value.
+            by one standard error and corrected for a search's gathering at the top; values far
+            below the others do not count. A mean is the model's, plus the share `(1 - trust)**2` of
+            what it left unexplained of the value.
     """
 
     mean: Array
@@ -70,13 +71,23 @@ def estimate(features: Array, values: Array) -> Estimates:
     model = GaussianProcess(features, values)
     mean, std = model.predict(features)
     unseen = model.targets - model.residuals
-    trust = _share_predicted(unseen, model.targets)
+    near = values >= _fence(values)
+    trust = _share_predicted(unseen[near], model.targets[near])
     left = (1 - trust) ** 2
     mean = mean + left * (model.targets - mean)
     std = np.hypot(std, left * math.sqrt((model.residuals**2).mean()))
     warping = model.warping
     cv_error = math.sqrt(((values - warping.inverse(unseen)) ** 2).mean())
     return Estimates(warping.inverse(mean), std * warping.inverse_slope(mean), cv_error, trust)
+
+
+def _fence(values: Array) -> float:
+    """Give below what values lie far out: Tukey's outer fence (1977), of the upper half mirrored.
+
+    To tell networks that diverged from the others is no skill in telling the others apart.
+    """
+    median, upper = np.quantile(values, [0.5, 0.75])
+    return float(median - 7 * (upper - median)) if upper > median else -math.inf
 
 
 def _share_predicted(predicted: Array, values: Array) -> float:
