@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from strategies import any_spaces, decimal_steps, finite_spaces, is_inside, limits_on
@@ -53,6 +53,7 @@ def volume(params: dict[str, Any]) -> float:
 def test_excess_is_zero_exactly_within_the_bounds(
     cost: float, maximum: float, minimum: float | None
 ) -> None:
+    assume(minimum is None or minimum <= maximum)
     excess = Limit("cost", volume, maximum, minimum).excess(cost)
     assert (excess == 0) == ((minimum or 0) <= cost <= maximum)
 
