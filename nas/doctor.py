@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from nas.register import Lookout, Register
 from nas.samplers import trial_id
-from nas.study import ATTRIBUTES_VERSION, FINALISTS, find_sister, is_void, stored_space
+from nas.study import ATTRIBUTES_VERSION, FINALISTS, find_sister, stored_space
 from nas.workers import look
 
 if TYPE_CHECKING:
@@ -116,14 +116,14 @@ def _stale_trials(what: str, study: Study, register: Register, space: SearchSpac
 
 
 def _claims(study: Study, register: Register) -> list[Finding]:
-    """Compare the claims with the trials: none without a trial, no scored network without one."""
+    """Compare the claims with the trials: none without a trial, no scored network without one.
+
+    That of an interrupted trial, which is tried again, is in order.
+    """
     trials = {trial_id(trial): trial for trial in study.get_trials(deepcopy=False)}
     claims = register.claims()
 
-    def may_be_taken(owner: int) -> bool:
-        return owner not in trials or is_void(trials[owner])
-
-    void = [arch_id for arch_id, owner in claims.items() if may_be_taken(owner)]
+    void = [arch_id for arch_id, owner in claims.items() if owner not in trials]
     missing = {
         trial.user_attrs["arch_id"]: number
         for number, trial in trials.items()
@@ -132,7 +132,7 @@ def _claims(study: Study, register: Register) -> list[Finding]:
 
     def claim() -> None:
         for arch_id, number in missing.items():
-            register.claim(arch_id, number, is_void=may_be_taken)
+            register.claim(arch_id, number, is_void=lambda owner: owner not in trials)
 
     findings = [
         Finding(

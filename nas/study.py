@@ -370,20 +370,19 @@ def fail(study: Study, number: int, reason: str, detail: str = "") -> None:
 
 
 def claimer(storage: RDBStorage, register: Register) -> Callable[[str, FrozenTrial | Trial], bool]:
-    """Make the function that claims an architecture for a trial; False if another has it."""
+    """Make the function that claims an architecture for a trial; False if another has it.
 
-    def may_be_taken(owner: int) -> bool:
+    A claim is void, and may be taken over, if its trial is gone or will be tried again.
+    """
+
+    def is_void(owner: int) -> bool:
         try:
-            return is_void(storage.get_trial(owner))
+            trial = storage.get_trial(owner)
         except KeyError:
             return True
+        return trial.state is TrialState.FAIL and trial.user_attrs.get("fail_reason") in RETRIED
 
     def claim(arch_id: str, trial: FrozenTrial | Trial) -> bool:
-        return register.claim(arch_id, trial_id(trial), is_void=may_be_taken)
+        return register.claim(arch_id, trial_id(trial), is_void=is_void)
 
     return claim
-
-
-def is_void(owner: FrozenTrial) -> bool:
-    """Tell whether a trial's claim may be taken over, for it will be tried again."""
-    return owner.state is TrialState.FAIL and owner.user_attrs.get("fail_reason") in RETRIED

@@ -10,9 +10,10 @@ from optuna.trial import TrialState
 from nas.cli import main
 from nas.doctor import LEAST_FREE_BYTES, examine_installation, examine_study
 from nas.register import Register
+from nas.samplers import trial_id
 from nas.sisters import open_sister, resume_or_start
 from nas.storage import open_storage
-from nas.study import url_of
+from nas.study import fail, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,15 @@ def test_stale_trials_void_and_missing_claims_are_found_and_mended(
     assert examine_study(study, register) == []
     assert study.trials[stale.number].user_attrs["fail_reason"] == "lost"
     assert set(register.claims()) == {trial.user_attrs["arch_id"] for trial in study.trials[:2]}
+
+
+def test_after_an_interruption_all_is_well(tiny: Callable[..., Study]) -> None:
+    study = tiny(2)
+    register = register_of(study)
+    trial = study.ask()
+    register.claim("e" * 12, trial_id(trial), is_void=lambda _: False)
+    fail(study, trial_id(trial), "interrupted")
+    assert examine_study(study, register) == []
 
 
 def test_an_interrupted_retraining_is_named_with_the_way_to_go_on(
