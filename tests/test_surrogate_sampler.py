@@ -209,11 +209,9 @@ def test_a_failed_trial_of_a_scored_network_or_over_the_limits_tells_nothing() -
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e200])
 def test_an_absurd_score_is_no_score(value: float) -> None:
     study = run(study_of(), 12)
-    best = recommend(study, SPACE).number
     study.tell(study.ask(SPACE), value)
     assert len(proposed(run(study, 10))) == 23
     assert recommend(study, SPACE).value != value
-    assert best < 12
 
 
 @pytest.mark.parametrize(
