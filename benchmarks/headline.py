@@ -526,7 +526,8 @@ def choose_winner(leaderboard: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def has_scores(url: str, study_name: str) -> bool:
     """Tell whether there is a study with something to show."""
     from nas.errors import UserError
-    from nas.study import find_study, num_scored
+    from nas.find_study import find_study
+    from nas.study import num_scored
 
     try:
         return num_scored(find_study(study_name, url)) > 0
@@ -536,8 +537,8 @@ def has_scores(url: str, study_name: str) -> bool:
 
 def write_records(url: str, study_name: str, results: Path) -> None:
     """Write the full trainings as CSV, the recipes and the study's identity as JSON."""
+    from nas.find_study import find_sister, find_study
     from nas.storage import silence_optuna
-    from nas.study import find_sister, find_study
 
     silence_optuna()
     study = find_study(study_name, url)

@@ -10,8 +10,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from optuna_dashboard import wsgi
 
 from nas.errors import UserError
+from nas.find_study import load_study
 from nas.sisters import write_study_note
-from nas.study import load_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

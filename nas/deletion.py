@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import optuna
 
 from nas.errors import UserError
+from nas.find_study import SISTERS
 from nas.presets import STUDIES
 from nas.register import Register
 from nas.storage import sqlite_url
-from nas.study import SISTERS
 from nas.transaction import forget, one_transaction
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
+from nas.find_study import FINALISTS, find_sister
 from nas.register import Lookout, Register
 from nas.samplers import trial_id
-from nas.study import ATTRIBUTES_VERSION, FINALISTS, find_sister, stored_space
+from nas.study import ATTRIBUTES_VERSION, stored_space
 from nas.workers import look
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ from optuna.trial import TrialState
 
 from nas.architecture import Architecture
 from nas.errors import UserError
+from nas.find_study import FINALISTS
 from nas.objective import Objective
 from nas.register import Lookout, Register
 from nas.results import leaderboard
 from nas.sisters import finalists_table, open_sister, write_note
-from nas.study import FINALISTS, enqueue
+from nas.study import enqueue
 from nas.workers import Worker, look
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from optuna.trial import TrialState
 
 from nas.architecture import Architecture
 from nas.complexity import count_params
+from nas.find_study import SISTERS, find_sister
 from nas.notes import notes
-from nas.study import IMPORTED, RETRIED, SISTERS, find_sister
+from nas.study import IMPORTED, RETRIED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -82,8 +82,9 @@ class Job:
         Raises:
             UserError: It holds scores that this job's could not be compared with.
         """
+        from nas.find_study import load_study
         from nas.storage import is_begun, open_storage
-        from nas.study import load_study, refuse_other
+        from nas.study import refuse_other
 
         storage = open_storage(self.url, create=False) if is_begun(self.url) else None
         study = None if storage is None else load_study(storage, self.study)

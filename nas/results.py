@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 
 from nas.analysis import denoise, scored
 from nas.errors import UserError
-from nas.study import FINALISTS, SISTERS, find_sister, stored_space
+from nas.find_study import FINALISTS, SISTERS, find_sister
+from nas.study import stored_space
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -80,12 +80,12 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.data_sets import full_name
     from nas.distributed import join
     from nas.errors import UserError
+    from nas.find_study import find_study, study_url
     from nas.formats import require_available
     from nas.recipe import RetrainConfig
     from nas.results import check_ranking
     from nas.retraining import Retraining, RetrainListener
     from nas.storage import database_failures_in_one_line
-    from nas.study import find_study, study_url
     from nas.training import choose_device
 
     ranks = join(device)
@@ -205,9 +205,9 @@ def _training_data(source: Study | None, name: str | None, root: str | Path) -> 
 def _sister(source: Study | None, url: str | None, data: TrainingData) -> tuple[str, Study]:
     """Open the study of the record; networks from outside a study share one per data set."""
     from nas.data_sets import short_name
+    from nas.find_study import study_url
     from nas.sisters import open_sister
     from nas.storage import open_storage
-    from nas.study import study_url
 
     if source is not None:
         return source.study_name, open_sister(source._storage, source.study_name, "retrain")  # noqa: SLF001

@@ -148,8 +148,8 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
 
     from nas.data_sets import full_name  # these load torch, which takes seconds
     from nas.finalists import Finalists
+    from nas.find_study import refuse_sister_name, study_url
     from nas.job import Job
-    from nas.study import refuse_sister_name, study_url
     from nas.training import choose_device
 
     devices = _devices(choose_device(device))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
+from nas.find_study import FINALISTS, is_sister_name
 from nas.storage import shown_url
-from nas.study import FINALISTS, IMPORTED, is_sister_name
+from nas.study import IMPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a study is: its identity, its queue, the states of its trials, its sisters.
+"""What a study is: its identity, its queue, and the states of its trials.
 
 A study is an Optuna study with user attributes of ours: `identity` (what makes its scores
 comparable), `space`, `token`, `attributes_version`. `objective.py` writes those of its trials.
@@ -7,27 +7,23 @@ comparable), `space`, `token`, `attributes_version`. `objective.py` writes those
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from nas.errors import UserError
-from nas.presets import STUDIES
 from nas.samplers import trial_id
 from nas.space import SearchSpace
-from nas.storage import open_storage, shown_url, sqlite_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from optuna.pruners import BasePruner
-    from optuna.storages import BaseStorage, RDBStorage
+    from optuna.storages import RDBStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
@@ -38,9 +34,7 @@ if TYPE_CHECKING:
 
 ATTRIBUTES_VERSION = 1
 METRIC = "val_accuracy"
-FINALISTS = "finalists"
 IMPORTED = "imported"  # the recipe of what was trained elsewhere
-SISTERS = (FINALISTS, "retrain")
 SETUP_SECONDS = 10  # how long a process waits for another one that is creating the study
 RETRIED = ("interrupted", "lost")  # a FAIL for these reasons is tried again, at most
 MAX_RETRIES = 3  # this many times; a FAIL for any other reason never is
@@ -185,115 +179,9 @@ def _free_name(study: Study) -> str:
     return next(n for k in range(2, 10_000) if (n := f"{study.study_name}-{k}") not in taken)
 
 
-def is_sister_name(name: str) -> bool:
-    """Tell whether this is the name of some study's sister."""
-    return name.endswith(tuple(f"-{kind}" for kind in SISTERS))
-
-
-def refuse_sister_name(name: str) -> None:
-    """Refuse (UserError) a name that would make a study some other one's sister."""
-    if is_sister_name(name):
-        raise UserError(
-            f"--study {name!r} ends as what is measured of a study later is called "
-            f"({', '.join(SISTERS)}); name it otherwise"
-        )
-
-
-def study_url(name: str) -> str:
-    """Give the URL of a study's own SQLite file under `studies/`.
-
-    Raises:
-        UserError: A name that would leave that folder, or that no file can have.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_+=@][A-Za-z0-9_.+=@ -]{0,199}", name):
-        raise UserError(
-            f"{name!r} cannot name a study: letters, digits, _ . + = @ - and spaces, 200 at most"
-        )
-    return default_url(name)
-
-
-def default_url(name: str) -> str:
-    """Give it for a name that is known to be one."""
-    return sqlite_url(STUDIES / f"{name}.db")
-
-
-def find_study(name: str | None, url: str | None) -> Study:
-    """Load a study by name, or the only one there is; sisters count with their study.
-
-    Args:
-        name: The study, or `None`.
-        url: Its database, or `None` for the SQLite files under `studies/`.
-
-    Raises:
-        UserError: None, or several to choose from (the line lists them), or one of other programs.
-    """
-    chosen, storage = find_storage(name, url)
-    study = optuna.load_study(study_name=chosen, storage=storage)
-    if "identity" not in study.user_attrs:
-        raise UserError(f"study {chosen!r} was not made by this tool; name another")
-    return study
-
-
-def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
-    """Find a study as `find_study` does, also one of other programs; gives its name and database.
-
-    A file that cannot be read is in the way only if the study is in none of the others.
-    """
-    found: dict[str, dict[str, RDBStorage]] = {}  # by study and file
-    unreadable = ""
-    for each in database_urls(url):
-        try:
-            storage = open_storage(each, create=False)
-        except UserError as error:
-            if url:
-                raise
-            unreadable += f"; {error}"
-            continue
-        for known in optuna.get_all_study_names(storage):
-            if not is_sister_name(known):
-                found.setdefault(known, {})[each] = storage
-    listed = ", ".join(sorted(found)) or "none"
-    if not found or (name is not None and name not in found):
-        what = f"no study {name!r}" if name else "no study"
-        where = shown_url(url) if url else STUDIES
-        raise UserError(f"{what} in {where}; there is: {listed}{unreadable}")
-    if name is None and len(found) > 1:
-        raise UserError(f"several studies, name one of them: {listed}")
-    chosen = name or next(iter(found))
-    files = found[chosen]
-    if len(files) > 1 and default_url(chosen) not in files:
-        shown = ", ".join(map(shown_url, files))
-        raise UserError(f"study {chosen!r} is in several files; name one by --storage: {shown}")
-    return chosen, files.get(default_url(chosen)) or next(iter(files.values()))
-
-
-def database_urls(url: str | None) -> list[str]:
-    """Give this database, or those of the SQLite files under `studies/`."""
-    return [url] if url else [sqlite_url(path) for path in sorted(STUDIES.glob("*.db"))]
-
-
-def load_study(storage: BaseStorage, name: str) -> Study | None:
-    """Load the study of this name, or `None` where there is none."""
-    if name not in optuna.get_all_study_names(storage):
-        return None
-    # A random sampler, for others write into the trials that they meet.
-    return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
-
-
-def find_sister(study: Study, kind: str) -> Study | None:
-    """Load a study's sister; `None` if it has none of this kind."""
-    return load_study(study._storage, f"{study.study_name}-{kind}")  # noqa: SLF001 - no getter
-
-
 def stored_space(study: Study) -> SearchSpace:
     """Read the space that a study is searched in."""
     return SearchSpace.from_dict(json.loads(study.user_attrs["space"]))
-
-
-def url_of(study: Study) -> str:
-    """Give the URL of a study's database, with its password."""
-    backend: Any = getattr(study._storage, "_backend", study._storage)  # noqa: SLF001 - no getter
-    return str(backend.url)
 
 
 def num_scored(study: Study) -> int:

@@ -16,10 +16,11 @@ from sqlalchemy import create_engine, text
 
 import nas
 from nas.complexity import count
+from nas.find_study import study_url
 from nas.register import Register
 from nas.space import SearchSpace
 from nas.storage import open_storage, sqlite_url
-from nas.study import open_study, study_url
+from nas.study import open_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

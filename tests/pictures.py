@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from nas.cli.search_display import Screen
+from nas.find_study import find_study, url_of
 from nas.report import write_report
 from nas.storage import silence_optuna
-from nas.study import find_study, url_of
 
 if TYPE_CHECKING:
     from optuna.study import Study

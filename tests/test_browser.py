@@ -12,10 +12,10 @@ from fake_study import add_retrained, fake_study
 from selenium.webdriver.common.by import By
 
 from nas.cli import EXIT_TERMINATED
+from nas.find_study import study_url
 from nas.notes import set_note
 from nas.report import write_report
 from nas.storage import open_storage
-from nas.study import study_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,9 +19,9 @@ from nas.complexity import count_macs, count_params
 from nas.data import TrainingData, load_test_data, load_training_data
 from nas.data_sets import CIFAR100_CLASSES, FASHION_MNIST_CLASSES, short_name
 from nas.errors import UserError
+from nas.find_study import find_study
 from nas.image_folder import ImageFolder
 from nas.split import Split
-from nas.study import find_study
 from nas.training import evaluate, is_even
 
 if TYPE_CHECKING:

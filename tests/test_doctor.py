@@ -9,11 +9,12 @@ from optuna.trial import TrialState
 
 from nas.cli import main
 from nas.doctor import LEAST_FREE_BYTES, examine_installation, examine_study
+from nas.find_study import url_of
 from nas.register import Register
 from nas.samplers import trial_id
 from nas.sisters import open_sister, resume_or_start
 from nas.storage import open_storage
-from nas.study import fail, url_of
+from nas.study import fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable

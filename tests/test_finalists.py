@@ -20,12 +20,12 @@ from nas.deletion import delete
 from nas.doctor import examine_study
 from nas.errors import UserError
 from nas.finalists import EPOCHS_FACTOR, Finalists, final_proxy, final_timeout, register_of
+from nas.find_study import FINALISTS, find_sister, find_storage
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
 from nas.register import Register
 from nas.results import best_trials, leaderboard
 from nas.samplers import trial_id
 from nas.storage import open_storage, sqlite_url
-from nas.study import FINALISTS, find_sister, find_storage
 from nas.training import DivergedError
 
 if TYPE_CHECKING:

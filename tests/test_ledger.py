@@ -22,11 +22,11 @@ import nas.presets
 from nas.architecture import Architecture
 from nas.cli import main
 from nas.errors import UserError
+from nas.find_study import find_sister, find_storage
 from nas.history import history
 from nas.ledger import Verdict, export_sheet, import_sheet, ledger
 from nas.notes import set_note
 from nas.sheet import neutralized, restored
-from nas.study import find_sister, find_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,7 +186,7 @@ def test_an_import_that_is_killed_leaves_nothing(scored: Scored) -> None:
     code = (
         "import os, signal, pathlib, optuna\n"
         "from nas.ledger import import_sheet\n"
-        "from nas.study import find_storage\n"
+        "from nas.find_study import find_storage\n"
         "original = optuna.study.Study.add_trial\n"
         "def add(self, trial):\n"
         "    original(self, trial)\n"

@@ -19,12 +19,12 @@ from nas import analysis
 from nas.architecture import Architecture
 from nas.cli import main
 from nas.errors import UserError
+from nas.find_study import find_sister, study_url
 from nas.notes import set_note
 from nas.report import figures, render, stage_figures, write_report
 from nas.report.drawing import draw
 from nas.sisters import open_sister
 from nas.storage import open_storage
-from nas.study import find_sister, study_url
 
 EVIL = "<script>alert(1)</script>"
 ARCHS = [Architecture.of([1, depth], [8, 4 * depth]) for depth in range(1, 21)]

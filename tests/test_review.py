@@ -19,13 +19,13 @@ from nas.architecture import Architecture
 from nas.cli import main
 from nas.deletion import delete
 from nas.errors import UserError
+from nas.find_study import find_storage, find_study
 from nas.history import history
 from nas.neighbours import distance
 from nas.notes import notes, set_note
 from nas.register import Register
 from nas.sisters import open_sister, write_note
 from nas.storage import open_storage, sqlite_url
-from nas.study import find_storage, find_study
 from nas.transaction import one_transaction
 
 if TYPE_CHECKING:

@@ -19,10 +19,11 @@ from nas.blocks import BLOCKS, BlockType
 from nas.budget import Budget
 from nas.complexity import count_macs, count_params
 from nas.errors import UserError
+from nas.find_study import find_study
 from nas.job import baselines
 from nas.results import leaderboard
 from nas.space import SearchSpace, load_space
-from nas.study import MAX_RETRIES, enqueue, find_study, num_scored, num_since_best
+from nas.study import MAX_RETRIES, enqueue, num_scored, num_since_best
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,12 +25,13 @@ from nas import Progress, parent
 from nas.budget import Budget
 from nas.complexity import count_params
 from nas.errors import UserError
+from nas.find_study import find_sister
 from nas.parent import Parent
 from nas.register import Register
 from nas.samplers import make_sampler, trial_id
 from nas.space import SearchSpace, SpaceConfig
 from nas.storage import open_storage, sqlite_url
-from nas.study import TrialFailed, claimer, find_sister
+from nas.study import TrialFailed, claimer
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker, look
 

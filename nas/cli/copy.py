@@ -41,8 +41,8 @@ def backup(
     nas backup cifar10-resnet-5M-standard
     """
     from nas.copying import copy_database
+    from nas.find_study import find_storage
     from nas.storage import database_failures_in_one_line, sqlite_url
-    from nas.study import find_storage
 
     chosen, found = find_storage(study, storage)
     name = f"{chosen}-{time.strftime('%Y%m%d-%H%M%S')}.db"

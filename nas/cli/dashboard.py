@@ -31,9 +31,9 @@ def dashboard(
 
     from nas.cli.words import study_options
     from nas.dashboard import make_dashboard
+    from nas.find_study import find_study, url_of
     from nas.report import render
     from nas.storage import database_failures_in_one_line, silence_optuna
-    from nas.study import find_study, url_of
 
     silence_optuna()
     warnings.filterwarnings("ignore", "Some regimes for parameter")  # of the importances it shows

@@ -21,7 +21,7 @@ def delete(
     """
     from nas.deletion import delete as delete_study
     from nas.deletion import family
-    from nas.study import find_storage
+    from nas.find_study import find_storage
 
     name, found = find_storage(study, storage)
     listed = ", ".join(f"{each} ({count} trials)" for each, count in family(found, name).items())

@@ -49,9 +49,9 @@ def doctor(
 
 def _of_study(name: str | None, url: str | None) -> list[Finding]:
     from nas.doctor import examine_study
+    from nas.find_study import find_study, url_of
     from nas.register import Register
     from nas.storage import open_storage
-    from nas.study import find_study, url_of
 
     study = find_study(name, url)
     engine = open_storage(url_of(study), create=False).engine

@@ -31,9 +31,9 @@ def leaderboard(
     \b
     nas leaderboard cifar10-resnet-100k-quick --csv leaderboard.csv
     """
+    from nas.find_study import find_study
     from nas.results import leaderboard as frame_of
     from nas.sheet import write_sheet
-    from nas.study import find_study
 
     frame = frame_of(find_study(study, storage), by=by)
     if csv is not None:

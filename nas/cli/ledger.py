@@ -26,8 +26,8 @@ def export(
     \b
     nas export cifar10-resnet-100k-quick tried.csv
     """
+    from nas.find_study import find_study
     from nas.ledger import export_sheet
-    from nas.study import find_study
 
     print(f"{export_sheet(find_study(study, storage), file):,} rows in {file}")
 
@@ -49,9 +49,9 @@ def import_(
     nas import tried.csv --study cifar10-resnet-5M-standard --dry-run
     nas import tried.xlsx --study cifar10-resnet-5M-standard --enqueue
     """
+    from nas.find_study import find_storage
     from nas.ledger import import_sheet
     from nas.storage import database_failures_in_one_line, silence_optuna
-    from nas.study import find_storage
 
     silence_optuna()
     name, found = find_storage(study, storage)

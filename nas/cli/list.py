@@ -32,9 +32,9 @@ def list_(
 
 def _rows(url: str | None) -> list[dict[str, Any]]:
     """Read every database; one that cannot be read is a warning, unless it was asked for."""
+    from nas.find_study import database_urls
     from nas.standings import standings
     from nas.storage import open_storage
-    from nas.study import database_urls
 
     rows = []
     for each in database_urls(url):

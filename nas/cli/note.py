@@ -20,8 +20,8 @@ def note(
     \b
     nas note 42 "wide last stage, try with fewer blocks"
     """
+    from nas.find_study import find_study
     from nas.notes import set_note
-    from nas.study import find_study
 
     found = find_study(study, storage)
     set_note(found, trial, text)

@@ -25,9 +25,9 @@ def report(
     nas report cifar10-resnet-5M-standard --out report.html --open
     """
     from nas.cli.words import study_options
+    from nas.find_study import find_study, study_url
     from nas.report import write_report
     from nas.storage import silence_optuna
-    from nas.study import find_study, study_url
 
     silence_optuna()
     found = find_study(study, storage)

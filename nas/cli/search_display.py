@@ -102,8 +102,8 @@ class Lines:
     def end(self, study: Study, why: str) -> None:
         """Print the ten best and the commands to go on with."""
         from nas.cli.leaderboard import print_table
+        from nas.find_study import default_url
         from nas.results import leaderboard, refused_draws
-        from nas.study import default_url
 
         ending = {"complete": "complete", "timeout": "stopped by --timeout"}.get(why, why)
         self.say(f"{ending}, {duration(time.monotonic() - self._started)}")

@@ -27,7 +27,7 @@ def show(
     nas show 42
     nas show 42 --study cifar10-resnet-100k-quick --json
     """
-    from nas.study import find_study
+    from nas.find_study import find_study
 
     described = _describe(find_study(study, storage), trial)
     if as_json:

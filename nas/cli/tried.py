@@ -36,8 +36,8 @@ def tried(
     nas tried --blocks 3,3,3,3 --widths 128,100,164,200
     nas tried cifar10-resnet-5M-standard --model ResNet26_97 --json
     """
+    from nas.find_study import find_study
     from nas.history import history
-    from nas.study import find_study
 
     arch = named_network(blocks, widths, kernels, model, architecture)
     found = find_study(study, storage)

@@ -1,0 +1,126 @@
+"""How a study is found: by its name, in its file or database, and its sisters beside it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.samplers import RandomSampler
+
+from nas.errors import UserError
+from nas.presets import STUDIES
+from nas.storage import open_storage, shown_url, sqlite_url
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage, RDBStorage
+    from optuna.study import Study
+
+FINALISTS = "finalists"
+SISTERS = (FINALISTS, "retrain")
+
+
+def is_sister_name(name: str) -> bool:
+    """Tell whether this is the name of some study's sister."""
+    return name.endswith(tuple(f"-{kind}" for kind in SISTERS))
+
+
+def refuse_sister_name(name: str) -> None:
+    """Refuse (UserError) a name that would make a study some other one's sister."""
+    if is_sister_name(name):
+        raise UserError(
+            f"--study {name!r} ends as what is measured of a study later is called "
+            f"({', '.join(SISTERS)}); name it otherwise"
+        )
+
+
+def study_url(name: str) -> str:
+    """Give the URL of a study's own SQLite file under `studies/`.
+
+    Raises:
+        UserError: A name that would leave that folder, or that no file can have.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_+=@][A-Za-z0-9_.+=@ -]{0,199}", name):
+        raise UserError(
+            f"{name!r} cannot name a study: letters, digits, _ . + = @ - and spaces, 200 at most"
+        )
+    return default_url(name)
+
+
+def default_url(name: str) -> str:
+    """Give it for a name that is known to be one."""
+    return sqlite_url(STUDIES / f"{name}.db")
+
+
+def find_study(name: str | None, url: str | None) -> Study:
+    """Load a study by name, or the only one there is; sisters count with their study.
+
+    Args:
+        name: The study, or `None`.
+        url: Its database, or `None` for the SQLite files under `studies/`.
+
+    Raises:
+        UserError: None, or several to choose from (the line lists them), or one of other programs.
+    """
+    chosen, storage = find_storage(name, url)
+    study = optuna.load_study(study_name=chosen, storage=storage)
+    if "identity" not in study.user_attrs:
+        raise UserError(f"study {chosen!r} was not made by this tool; name another")
+    return study
+
+
+def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
+    """Find a study as `find_study` does, also one of other programs; gives its name and database.
+
+    A file that cannot be read is in the way only if the study is in none of the others.
+    """
+    found: dict[str, dict[str, RDBStorage]] = {}  # by study and file
+    unreadable = ""
+    for each in database_urls(url):
+        try:
+            storage = open_storage(each, create=False)
+        except UserError as error:
+            if url:
+                raise
+            unreadable += f"; {error}"
+            continue
+        for known in optuna.get_all_study_names(storage):
+            if not is_sister_name(known):
+                found.setdefault(known, {})[each] = storage
+    listed = ", ".join(sorted(found)) or "none"
+    if not found or (name is not None and name not in found):
+        what = f"no study {name!r}" if name else "no study"
+        where = shown_url(url) if url else STUDIES
+        raise UserError(f"{what} in {where}; there is: {listed}{unreadable}")
+    if name is None and len(found) > 1:
+        raise UserError(f"several studies, name one of them: {listed}")
+    chosen = name or next(iter(found))
+    files = found[chosen]
+    if len(files) > 1 and default_url(chosen) not in files:
+        shown = ", ".join(map(shown_url, files))
+        raise UserError(f"study {chosen!r} is in several files; name one by --storage: {shown}")
+    return chosen, files.get(default_url(chosen)) or next(iter(files.values()))
+
+
+def database_urls(url: str | None) -> list[str]:
+    """Give this database, or those of the SQLite files under `studies/`."""
+    return [url] if url else [sqlite_url(path) for path in sorted(STUDIES.glob("*.db"))]
+
+
+def load_study(storage: BaseStorage, name: str) -> Study | None:
+    """Load the study of this name, or `None` where there is none."""
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    # A random sampler, for others write into the trials that they meet.
+    return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
+
+
+def find_sister(study: Study, kind: str) -> Study | None:
+    """Load a study's sister; `None` if it has none of this kind."""
+    return load_study(study._storage, f"{study.study_name}-{kind}")  # noqa: SLF001 - no getter
+
+
+def url_of(study: Study) -> str:
+    """Give the URL of a study's database, with its password."""
+    backend: Any = getattr(study._storage, "_backend", study._storage)  # noqa: SLF001 - no getter
+    return str(backend.url)
