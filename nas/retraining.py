@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -142,10 +142,10 @@ class Retraining:
             self.data, self.config.resolution, self.device, is_held_out=self.is_held_out
         )
 
-    def folder_of(self, network: Network, seed: int) -> Path:
-        """Give the folder of a seed."""
+    def folder_of(self, name: str, seed: int) -> Path:
+        """Give the folder of a seed of the network of this name."""
         recipe = f"{self.recipe}-holdout" if self.is_held_out else self.recipe
-        return self.folder / network.name / recipe / f"seed-{seed}"
+        return self.folder / name / recipe / f"seed-{seed}"
 
     def identity(self, network: Network, seed: int) -> dict[str, Any]:
         """Give what must be equal for a trial or a checkpoint to be continued, flat."""
@@ -172,9 +172,9 @@ class Retraining:
                 "processes; raise --batch-size or start fewer"
             )
         begun = find_begun(self.sister, self.identity(network, seed))
-        if begun is not None:  # perhaps by another name of the same architecture
-            network = replace(network, name=begun.user_attrs["network"])
-        folder = self.folder_of(network, seed)
+        # The same architecture may have been begun by another name; its files lie there.
+        name = network.name if begun is None else begun.user_attrs["network"]
+        folder = self.folder_of(name, seed)
         with only_here(folder):
             found = find_finished(self.sister, self.identity(network, seed))
             if found is not None:

@@ -35,6 +35,7 @@ from nas.errors import UserError
 from nas.interruption import Interruption
 from nas.model import build_model
 from nas.recipe import RetrainConfig
+from nas.results import best_trials
 from nas.retrain import best_by_mean
 from nas.retraining import Retrained, RetrainListener
 from nas.samplers import trial_id
@@ -695,7 +696,20 @@ def test_an_architecture_under_another_name_is_what_it_was(folder: Path, outside
     warnings: list[str] = []
     listener = RetrainListener(on_warning=warnings.append)
     (again,) = outside(architecture="same.json", export=["fp16"], listener=listener)
-    assert again == first
+    assert dataclasses.replace(again, name=first.name) == first
     assert not warnings
     assert (first.folder / "model.fp16.safetensors").is_file()
     assert not (folder / "studies" / "synthetic" / "same").exists()
+
+
+def test_the_winner_is_trained_in_full_also_where_it_has_another_name(
+    folder: Path, study: Study
+) -> None:
+    best = study.trials[best_trials(study, 1, by="finalist")[0]]
+    (folder / "net.json").write_text(best.user_attrs["architecture_json"])
+    options = {"study": NAME, "recipe": "tiny", "device": "cpu"}
+    (held_out,) = nas.retrain(architecture="net.json", holdout=True, **options)
+    first, winner = nas.retrain(top=1, **options)
+    assert first.folder == held_out.folder
+    assert (first.split, winner.split) == ("val", "test")
+    assert first.name == winner.name == f"trial-{best.number}"
