@@ -8,6 +8,7 @@ network that was tried elsewhere is known here, and its row comes back with the 
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,19 @@ class Verdict:
     is_enqueued: bool = False
 
 
+@dataclass(frozen=True)
+class Imported:
+    """What became of a sheet.
+
+    Attributes:
+        verdicts: One a row, in order.
+        ignored: Titles of its columns that are not known, and so were not read.
+    """
+
+    verdicts: list[Verdict]
+    ignored: list[str]
+
+
 def import_sheet(
     storage: RDBStorage,
     name: str,
@@ -129,7 +143,7 @@ def import_sheet(
     is_strict: bool = False,
     enqueues: bool = False,
     is_dry_run: bool = False,
-) -> list[Verdict]:
+) -> Imported:
     """Read a sheet into a study: all of it in one transaction, what is known already not again.
 
     Args:
@@ -140,24 +154,17 @@ def import_sheet(
         enqueues: Whether networks within the budget are queued to be scored.
         is_dry_run: Whether nothing is written.
 
-    Returns:
-        One a row, in order.
-
     Raises:
         UserError: The file cannot be read as a whole, or `is_strict` refuses it.
     """
-    rows = parse_rows(path, read_sheet(path))
-    if is_dry_run:
-        verdicts = _Import(optuna.load_study(storage=storage, study_name=name), enqueues).run(rows)
+    parsed = parse_rows(path, read_sheet(path))
+    with nullcontext(storage) if is_dry_run else one_transaction(storage) as inside:
+        importing = _Import(optuna.load_study(storage=inside, study_name=name), enqueues)
+        verdicts = importing.run(parsed.rows)
         _refuse_bad(path, verdicts, is_strict=is_strict)
-        return verdicts
-    with one_transaction(storage) as inside:
-        study = optuna.load_study(storage=inside, study_name=name)
-        importing = _Import(study, enqueues)
-        verdicts = importing.run(rows)
-        _refuse_bad(path, verdicts, is_strict=is_strict)
-        importing.write()
-    return verdicts
+        if not is_dry_run:
+            importing.write()
+    return Imported(verdicts, parsed.ignored)
 
 
 def _refuse_bad(path: Path, verdicts: list[Verdict], *, is_strict: bool) -> None:

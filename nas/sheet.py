@@ -11,6 +11,7 @@ import datetime as dt
 import io
 import re
 import warnings
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
@@ -116,12 +117,26 @@ def _read_excel(path: Path) -> Iterator[Cells]:
     import zlib
     from zipfile import BadZipFile
 
+    from openpyxl import load_workbook
+
     try:
         with warnings.catch_warnings(action="ignore"):  # of styles, which do not matter here
-            frame = pd.read_excel(path, header=None, dtype=object, engine="openpyxl")
+            book = load_workbook(path, read_only=True, data_only=True)
+            with closing(book):
+                sheet = book.worksheets[0]
+                sheet.reset_dimensions()  # what the file says of its size may be wrong
+                cells = [[_as_shown(cell) for cell in row] for row in sheet.iter_rows()]
     except (BadZipFile, zlib.error, *DAMAGE) as error:
         raise UserError(f"{path} is not an .xlsx file: {error}") from None
-    yield _cells(frame)
+    yield cells
+
+
+def _as_shown(cell: Any) -> str:  # noqa: ANN401 - openpyxl's kinds of cells
+    """Read a cell's text; a number that is shown in percent says so."""
+    is_number = isinstance(cell.value, int | float) and not isinstance(cell.value, bool)
+    if is_number and "%" in (cell.number_format or ""):
+        return f"{100 * cell.value:.10g} %"
+    return _text(cell.value)
 
 
 def _read_parquet(path: Path) -> Iterator[Cells]:

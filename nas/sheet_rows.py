@@ -21,12 +21,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "name": ("model", "network", "model name"),
     "residual layers": ("layers", "n", "num layers", "number of residual layers", "stages"),
     "blocks": ("residual blocks", "b", "blocks per stage", "blocks per layer", "num blocks"),
-    "kernel sizes": ("kernels", "kernel size", "f", "conv kernel sizes"),
+    "kernel sizes": ("kernels", "kernel", "kernel size", "f", "conv kernel sizes"),
     "shortcut kernels": ("shortcut kernel sizes", "skip kernels", "skip kernel sizes", "k"),
     "block types": ("block type", "block"),
     "channels": ("widths", "width", "c", "filters", "channels per stage", "widths per stage"),
     "parameters": ("params", "num params", "number of parameters", "total params"),
-    "accuracy": ("acc", "test accuracy", "test acc", "final accuracy", "test accuracy percent"),
+    "accuracy": ("acc", "test accuracy", "test acc", "final accuracy", "top", "top acc"),
     "val accuracy": ("validation accuracy", "val acc"),
     "optimizer": ("optimiser",),
     "lr": ("learning rate",),
@@ -34,12 +34,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "notes": ("note", "comment", "comments", "remarks"),
     "date": (),
 }
-"""A column's own name and the others it goes by; case and punctuation do not matter."""
+"""A column's own name and the others it goes by; case, punctuation, digits, units do not matter."""
+
+OF_EXPORTS = ("result", "trial", "proposed by")  # of where a try was made; not read
 
 NEEDED = ("blocks", "channels")
 HEADER_WITHIN = 20  # rows from the top: titles and merged cells stand above the header
 MAX_DEPTH, MAX_WIDTH = 1_000, 100_000
 UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+UNIT = re.compile(r"%|\bpercent\b|[(\[]\s*[km]\s*[)\]]")  # in a title
+BLANK = ("-", "\N{EN DASH}", "\N{EM DASH}", "?", "n/a", "#n/a", "na", "nan", "none", "tbd")
+NUMBERS = ("accuracy", "val accuracy", "parameters", "seed")  # columns where `BLANK` means none
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,39 @@ class Unreadable:
     reason: str
 
 
-def parse_rows(path: Path, readings: Iterator[Cells]) -> list[Row | Unreadable]:
+@dataclass(frozen=True)
+class Column:
+    """What a title says: whose column it is (`None`: of none that is known), and its unit.
+
+    Attributes:
+        title: As it is written.
+        name: One of `COLUMNS`, or `None`.
+        unit: "%", "k", "m" or "".
+    """
+
+    title: str
+    name: str | None
+    unit: str
+
+    @classmethod
+    def of(cls, title: str) -> Column:
+        """Read a title."""
+        lower = title.lower().replace("_", " ")
+        units = [match.strip("([ ])").replace("percent", "%") for match in UNIT.findall(lower)]
+        plain = " ".join(re.findall(r"[a-z]+", UNIT.sub(" ", lower)))
+        name = next((name for name, others in COLUMNS.items() if plain in (name, *others)), None)
+        return cls(title.strip(), name, units[0] if units else "")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A sheet's rows, and the titles of columns that are not read because none knows them."""
+
+    rows: list[Row | Unreadable]
+    ignored: list[str]
+
+
+def parse_rows(path: Path, readings: Iterator[Cells]) -> Parsed:
     """Find the header in one of the readings of a sheet, and parse the rows below it.
 
     Raises:
@@ -80,46 +117,43 @@ def parse_rows(path: Path, readings: Iterator[Cells]) -> list[Row | Unreadable]:
     """
     for cells in readings:
         for top, line in enumerate(cells[:HEADER_WITHIN]):
-            header = [_column(title) for title in line]
-            if all(name in header for name in NEEDED):
-                _refuse_doubles(path, header)
-                is_percent = ["percent" in t.lower() or "%" in t for t in line]
+            header = [Column.of(title) for title in line]
+            names = [column.name for column in header]
+            if all(name in names for name in NEEDED):
+                _refuse_doubles(path, names)
                 below = enumerate(cells[top + 1 :], top + 2)
-                return [
-                    _parse(number, header, is_percent, row) for number, row in below if any(row)
-                ]
+                return Parsed(
+                    [_parse(number, header, row) for number, row in below if any(row)],
+                    [c.title for c in header if not c.name and c.title not in ("", *OF_EXPORTS)],
+                )
     raise UserError(
         f"{path} has no row with the columns blocks and channels; known columns: "
         f"{', '.join(COLUMNS)}"
     )
 
 
-def _column(title: str) -> str | None:
-    plain = " ".join(re.findall(r"[a-z]+", title.lower()))
-    return next((name for name, others in COLUMNS.items() if plain in (name, *others)), None)
-
-
-def _refuse_doubles(path: Path, header: Sequence[str | None]) -> None:
+def _refuse_doubles(path: Path, names: Sequence[str | None]) -> None:
     for name in COLUMNS:
-        if header.count(name) > 1:
+        if names.count(name) > 1:
             raise UserError(f"{path} has the column {name!r} twice; rename one of them")
 
 
-def _parse(
-    number: int, header: Sequence[str | None], is_percent: Sequence[bool], row: Sequence[str]
-) -> Row | Unreadable:
+def _parse(number: int, header: Sequence[Column], row: Sequence[str]) -> Row | Unreadable:
     if any(cell.strip() for cell in row[len(header) :]):
         return Unreadable(number, "more cells than columns; a list of numbers needs quotes")
-    cells = {name: cell for name, cell in zip(header, row, strict=False) if name and cell.strip()}
-    percents = dict(zip(header, is_percent, strict=True))
+    cells = {c.name: cell for c, cell in zip(header, row, strict=False) if c.name and cell.strip()}
+    for name in NUMBERS:
+        if cells.get(name, "").strip().lower() in BLANK:
+            del cells[name]
+    units = {column.name: column.unit for column in header}
     try:
         return Row(
             number,
             _architecture(cells),
-            _count(cells["parameters"]) if "parameters" in cells else None,
-            _share(cells, percents, "accuracy"),
-            _share(cells, percents, "val accuracy"),
-            _integers(cells, "seed", 1)[0] if "seed" in cells else None,
+            _count(cells["parameters"], units["parameters"]) if "parameters" in cells else None,
+            _share(cells, units, "accuracy"),
+            _share(cells, units, "val accuracy"),
+            _integer(cells, "seed") if "seed" in cells else None,
             _texts(cells),
         )
     except ValueError as error:
@@ -145,7 +179,7 @@ def _architecture(cells: Mapping[str, str]) -> Architecture:
     if len(depths) != len(widths):
         raise ValueError(f"blocks lists {len(depths)} stages, channels {len(widths)}")
     count = len(depths)
-    if "residual layers" in cells and _integers(cells, "residual layers", 1) != [count]:
+    if "residual layers" in cells and _integer(cells, "residual layers") != count:
         said = cells["residual layers"].strip()
         raise ValueError(f"residual layers is {said}, blocks lists {count} stages")
     if max(depths) > MAX_DEPTH or max(widths) > MAX_WIDTH:
@@ -179,29 +213,46 @@ def _integers(cells: Mapping[str, str], name: str, count: int | None = None) -> 
     return numbers
 
 
-def _count(text: str) -> tuple[float, float]:
-    """Read 4,978,810, 4.978.810, 4 978 810, 4978810.0, 4.98M; with half of its last digit."""
+def _integer(cells: Mapping[str, str], name: str) -> int:
+    numbers = _integers(cells, name)
+    if len(numbers) > 1:
+        raise ValueError(f"{name} is {_quoted(cells[name])}, not one whole number")
+    return numbers[0]
+
+
+def _count(text: str, title_unit: str) -> tuple[float, float]:
+    """Read 4,978,810, 4.978.810, 4 978 810, 4978810.0, 4.98M; with half of its last digit.
+
+    The title's unit is that of a number which has none, unless that is so large as to need none.
+    """
     plain = re.sub(r"[\s_'’]", "", text)  # noqa: RUF001 - a Swiss separator
     match = re.fullmatch(r"([0-9.,]*[0-9])([kKmM]?)", plain)
     if not match:
         raise ValueError(f"parameters is {_quoted(text)}, not a number such as 4,978,810 or 4.98M")
-    digits, unit = match[1], UNITS[match[2].lower()]
-    if re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3})+", digits) and unit == 1:
+    digits, unit = match[1], match[2].lower()
+    is_large = re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3}){2,}|[0-9]{6,}(\.0+)?", digits)
+    factor = UNITS.get(unit or ("" if is_large else title_unit), 1)
+    if factor == 1 and re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3})+", digits):
         return float(re.sub("[.,]", "", digits)), 0.0
-    value = _number("parameters", digits) * unit
+    value = _number("parameters", digits) * factor
     decimals = len(digits.replace(",", ".").partition(".")[2])
-    return value, 0.0 if unit == 1 else unit / 2 / 10**decimals
+    return value, 0.0 if factor == 1 else factor / 2 / 10**decimals
 
 
-def _share(
-    cells: Mapping[str, str], percents: Mapping[str | None, bool], name: str
-) -> float | None:
-    """Read 97.12, 97.12 %, 97,12 or 0.9712; up to 1 it is a fraction, unless it says percent."""
+def _share(cells: Mapping[str, str], units: Mapping[str | None, str], name: str) -> float | None:
+    """Read 97.12, 97.12 %, 97,12 or 0.9712; up to 1 it is a fraction, unless it says percent.
+
+    Under a title that says percent, a number up to 1 without a sign may be either: it is refused.
+    """
     if name not in cells:
         return None
     text = cells[name].strip()
-    says_percent = text.endswith("%") or percents[name]
+    says_percent = text.endswith("%")
     value = _number(name, text.removesuffix("%").strip())
+    if units[name] == "%" and not says_percent and 0 < value <= 1:
+        raise ValueError(
+            f"{name} is {_quoted(text)} in a column of percent; write {100 * value:g} or {text} %"
+        )
     share = value / 100 if says_percent or value > 1 else value
     if not 0 <= share <= 1:
         raise ValueError(f"{name} is {_quoted(text)}, not from 0 to 100 %")

@@ -49,7 +49,7 @@ def run(*arguments: str) -> int:
 
 def bring(path: str | Path, **options: bool) -> list[Verdict]:
     name, storage = find_storage("mine", None)
-    return import_sheet(storage, name, Path(path), **options)
+    return import_sheet(storage, name, Path(path), **options).verdicts
 
 
 def verdicts(path: str | Path, **options: bool) -> list[str]:
@@ -114,7 +114,7 @@ def test_export_then_import_gives_the_same(scored: Scored, ending: str) -> None:
     pd.testing.assert_frame_equal(ledger(study), before)
     empty = scored(name="empty")
     name, storage = find_storage("empty", None)
-    assert {v.verdict for v in import_sheet(storage, name, file)} == {"imported"}
+    assert {v.verdict for v in import_sheet(storage, name, file).verdicts} == {"imported"}
     columns = [name for name in before.columns if name not in PLACES]
     pd.testing.assert_frame_equal(ledger(empty)[columns], before[columns])
 
@@ -211,7 +211,7 @@ SHEETS: dict[str, tuple[str | bytes, list[str] | str]] = {
     "Windows-1252": (TWO.encode("cp1252"), ["imported", "imported"]),
     "CRLF and blank lines": (TWO.replace("\n", "\r\n") + "\r\n,,,\r\n", ["imported"] * 2),
     "semicolons, decimal commas": (
-        "Model;Blocks;Widths;Test Accuracy (%)\na;1,1;4,8;97,12\nb;[2 1];(8/8);0,9\n",
+        "Model;Blocks;Widths;Test Accuracy (%)\na;1,1;4,8;97,12\nb;[2 1];(8/8);9,9\n",
         ["imported", "imported"],
     ),
     "tabs": ("blocks\tchannels\n1,1\t4,8\n", ["imported"]),
@@ -329,6 +329,67 @@ def test_cells_of_a_workbook_may_be_numbers_dates_and_blank(scored: Scored) -> N
     (found,) = history(study)
     assert (found.name, found.accuracy, found.lr) == ("7", 0.9712, "0.1")
     assert (found.date, found.seed) == ("2024-05-01", 3)
+
+
+def test_a_workbook_shows_percent_and_keeps_texts_that_look_missing(scored: Scored) -> None:
+    study = scored()
+    book = openpyxl.Workbook()
+    book.active.append(["name", "blocks", "channels", "Test accuracy (%)", "notes"])
+    book.active.append(["NA", "1,1", "4,8", 0.9712, "None"])
+    book.active.append(["null", "2,1", "8,8", 96.1, "n/a"])
+    book.active["D2"].number_format = "0.00%"
+    book.save("a.xlsx")
+    assert verdicts("a.xlsx") == ["imported", "imported"]
+    assert [t.accuracy for t in history(study)] == [0.9712, 0.961]
+    assert [(t.name, t.notes) for t in history(study)] == [("NA", "None"), ("null", "n/a")]
+
+
+def test_a_fraction_in_a_column_of_percent_is_refused(scored: Scored) -> None:
+    study = scored()
+    Path("a.csv").write_text(
+        'blocks,channels,Accuracy percent\n"1,1","4,8",0.9712\n"1,1","4,8",0.9 %\n"1,1","4,8",0\n'
+    )
+    found = bring("a.csv")
+    assert [each.verdict for each in found] == ["unreadable", "imported", "imported"]
+    assert "in a column of percent; write 97.12 or 0.9712 %" in found[0].detail
+    assert [t.accuracy for t in history(study)] == [0.009, 0.0]
+
+
+@pytest.mark.parametrize("blank", ["-", "–", "?", "n/a", "NaN", "TBD"])  # noqa: RUF001
+def test_what_stands_for_a_missing_number_is_none(scored: Scored, blank: str) -> None:
+    study = scored()
+    Path("a.csv").write_text(
+        f'name,blocks,channels,accuracy,params,seed\n{blank},"1,1","4,8",{blank},{blank},{blank}\n'
+    )
+    assert verdicts("a.csv") == ["imported"]
+    assert [(t.name, t.accuracy, t.seed) for t in history(study)] == [(blank, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [("4.97", "4,970,000"), ('"4,98"', ""), ("4978810", ""), ('"4,978,811"', "4,978,811")],
+)
+def test_the_unit_of_a_title_counts(scored: Scored, cell: str, said: str) -> None:
+    scored()
+    Path("a.csv").write_text(f'blocks,channels,Params (M)\n"3,3,3,3","128,100,164,200",{cell}\n')
+    (verdict,) = bring("a.csv")
+    assert ("the sheet says" in verdict.detail) == bool(said)
+    assert said in verdict.detail
+
+
+def test_columns_that_are_not_read_are_named(
+    scored: Scored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored()
+    Path("a.csv").write_text(
+        'Model,blocks,channels,kernel,Top-1 (%),GPU,result\na,"1,1","4,8",5,97.1,A100,scored\n'
+    )
+    assert run("import", "a.csv", "--json") == 0
+    printed = capsys.readouterr()
+    assert printed.err == "warning: columns that are not known, and not read: 'GPU'\n"
+    assert [row["verdict"] for row in json.loads(printed.out)] == ["imported"]
+    (found,) = history(study)
+    assert (found.accuracy, [s.kernel_size for s in found.arch.stages]) == (0.971, [5, 5])
 
 
 # The commands

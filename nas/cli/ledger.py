@@ -56,9 +56,13 @@ def import_(
     silence_optuna()
     name, found = find_storage(study, storage)
     with database_failures_in_one_line(found.url):
-        verdicts = import_sheet(
+        imported = import_sheet(
             found, name, file, is_strict=strict, enqueues=enqueue, is_dry_run=dry_run
         )
+    verdicts = imported.verdicts
+    if imported.ignored:
+        ignored = ", ".join(map(repr, imported.ignored))
+        typer.echo(f"warning: columns that are not known, and not read: {ignored}", err=True)
     if as_json:
         print(json.dumps([asdict(each) for each in verdicts]))
         return
