@@ -163,14 +163,16 @@ def agreement(scored: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a network and measure: `trial`, `measure`, `val_accuracy`, and the `accuracy`
-        there, the mean of `num_seeds`.
+        there, the mean of `num_seeds`; of several attempts by hand the best.
     """
     by_arch = scored.drop_duplicates("arch_id").set_index("arch_id")["trial"]
     trial = later["trial"].fillna(later["arch_id"].map(by_arch))
     known = later.assign(trial=trial).dropna(subset=["trial"]).astype({"trial": int})
-    means = known.groupby(["trial", "measure"], as_index=False).agg(
+    means = known.groupby(["trial", "measure", "attempt"], as_index=False).agg(
         accuracy=("accuracy", "mean"), num_seeds=("accuracy", "size")
     )
+    best = means.sort_values("accuracy", ascending=False, kind="stable")
+    means = best.drop_duplicates(["trial", "measure"]).sort_index().drop(columns="attempt")
     return means.merge(scored[["trial", "val_accuracy"]], on="trial")
 
 
@@ -178,12 +180,14 @@ def trained_in_full(later: pd.DataFrame) -> pd.DataFrame:
     """Sum up the full trainings, those of networks from elsewhere included.
 
     Returns:
-        One row a network and measure, the best mean first: `network`, `architecture`,
-        `num_params`, `measure`, `num_seeds`, and `mean` and `std` of their accuracies (NaN of one).
+        One row a network, measure and attempt, the best mean first: `network`, `architecture`,
+        `num_params`, `measure`, `setup`, `num_seeds`, and `mean` and `std` of their accuracies (NaN
+        of one).
     """
     full = later[later["kind"] == "retrain"]
     named = full.assign(network=full["network"].fillna(full["arch_id"]))
-    rows = named.groupby(["arch_id", "measure"], as_index=False, sort=False).agg(
+    rows = named.groupby(["arch_id", "measure", "attempt"], as_index=False, sort=False).agg(
+        setup=("setup", "first"),
         network=("network", "first"),
         architecture=("architecture", "first"),
         num_params=("num_params", "first"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from nas.errors import UserError
+from nas.files import LOCK, only_here
 from nas.find_study import SISTERS
 from nas.presets import STUDIES
 from nas.register import Register
@@ -37,8 +38,9 @@ def delete(storage: RDBStorage, name: str) -> Path | None:
         Its own SQLite file under `studies/`, if that is now empty and was removed.
 
     Raises:
-        UserError: A search of this machine is running in it.
+        UserError: A search or a full training of this machine is running in it.
     """
+    _refuse_while_training(name)
     for member in family(storage, name):
         _refuse_while_running(storage, member)
     with one_transaction(storage) as inside:
@@ -64,16 +66,17 @@ def _refuse_while_running(storage: RDBStorage, name: str) -> None:
             )
 
 
+def _refuse_while_training(name: str) -> None:
+    for lock in sorted((STUDIES / name).rglob(LOCK)):
+        with only_here(lock.parent):
+            pass
+
+
 def _remove_if_empty(storage: RDBStorage, name: str) -> Path | None:
     own = STUDIES / f"{name}.db"
     if storage.url != sqlite_url(own) or optuna.get_all_study_names(storage):
         return None
     storage.engine.dispose()
-    for suffix in (
-        "",
-        "-wal",
-        "-shm",
-        ".lock",
-    ):  # side files stay where another process has it open
+    for suffix in ("", "-wal", "-shm", ".lock"):  # files stay where another process has it open
         own.with_name(own.name + suffix).unlink(missing_ok=True)
     return own

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.batches import Normalization
-from nas.checkpoint import make_folder, write_whole
 from nas.errors import UserError
+from nas.files import make_folder, write_whole
 from nas.model import build_model
 
 if TYPE_CHECKING:

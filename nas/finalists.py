@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from nas.architecture import Architecture
-from nas.errors import UserError
 from nas.find_study import FINALISTS
 from nas.objective import Objective
 from nas.register import Lookout, Register
@@ -44,16 +43,8 @@ class Finalists:
 
     @classmethod
     def parse(cls, text: str) -> Finalists | None:
-        """Read `5x3`, or `0` for none (UserError: neither)."""
-        if text == "0":
-            return None
-        numbers = text.split("x")
-        if len(numbers) != 2 or not all(n.isdecimal() and 0 < int(n) < 1000 for n in numbers):
-            raise UserError(
-                f"--finalists is a number of networks and one of seeds, such as 5x3, or 0, "
-                f"not {text!r}"
-            )
-        return cls(*map(int, numbers))
+        """Read what a proxy's `finalists` says: `5x3`, or `0` for none."""
+        return None if text == "0" else cls(*map(int, text.split("x")))
 
 
 def final_timeout(seconds: float | None) -> float | None:

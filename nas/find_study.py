@@ -42,7 +42,8 @@ def study_url(name: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9_+=@][A-Za-z0-9_.+=@ -]{0,199}", name):
         raise UserError(
-            f"{name!r} cannot name a study: letters, digits, _ . + = @ - and spaces, 200 at most"
+            f"{name!r} cannot name a study; give --study a name of a-z, A-Z, digits, _ . + = @ - "
+            "and spaces, 200 at most"
         )
     return default_url(name)
 

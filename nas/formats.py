@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load, save
 
-from nas.checkpoint import write_whole
 from nas.errors import UserError
 from nas.export import HALF_WEIGHTS, load_model
+from nas.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nas.checkpoint import make_folder, write_whole
 from nas.errors import UserError
+from nas.files import make_folder, write_whole
 from nas.image_folder import READING
 
 if TYPE_CHECKING:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from nas import presets
 from nas.batches import Batches, Normalization, RandomFlip, RandomTranslate, derived_generator
@@ -85,6 +86,13 @@ class ProxyConfig(presets.Config):
 
     finalists: Annotated[str, Field(exclude=True)] = "0"
     """What a search does by default once it is complete, as `--finalists`; not part of a score."""
+
+    @field_validator("finalists")
+    @classmethod
+    def _is_networks_and_seeds(cls, value: str) -> str:
+        if not re.fullmatch("0|[1-9][0-9]{0,2}x[1-9][0-9]{0,2}", value):
+            raise ValueError("it is a number of networks and one of seeds, such as 5x3, or 0")
+        return value
 
     @classmethod
     def load(cls, name_or_file: str) -> tuple[str, ProxyConfig]:

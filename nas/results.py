@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from nas.analysis import denoise, scored
 from nas.errors import UserError
 from nas.find_study import FINALISTS, SISTERS, find_sister
-from nas.study import stored_space
+from nas.study import IMPORTED, stored_space
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -38,7 +38,7 @@ FINALIST_COLUMNS = COLUMNS[4:7]
 ATTRIBUTES = (*COLUMNS[7:], "architecture_json", "baseline", "fail_reason", "fail_detail")
 TRIAL_COLUMNS = ("trial", "state", "val_accuracy", *ATTRIBUTES, "started", "ended")
 LATER_ATTRIBUTES = ("arch_id", "network", "architecture", "num_params", "seed", "elapsed_seconds")
-LATER_COLUMNS = ("kind", "trial", "measure", "accuracy", *LATER_ATTRIBUTES)
+LATER_COLUMNS = ("kind", "trial", "measure", "setup", "attempt", "accuracy", *LATER_ATTRIBUTES)
 # How "best" is called: its columns, the next where the last says nothing.
 RANKINGS = {
     "finalist": ["finalist_accuracy", "denoised"],
@@ -90,8 +90,13 @@ def leaderboard(study: Study, *, by: str = "finalist") -> pd.DataFrame:
     Raises:
         UserError: Another ranking.
     """
+    return rank(scored(trials(study)), study, by=by)
+
+
+def rank(scored: pd.DataFrame, study: Study, *, by: str = "finalist") -> pd.DataFrame:
+    """Make a `leaderboard` of scored `trials` that are read already."""
     check_ranking(by)
-    denoised = denoise(scored(trials(study)), stored_space(study))
+    denoised = denoise(scored, stored_space(study))
     frame = denoised.join(finalists(study), on="trial")[list(COLUMNS)]
     frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
@@ -132,7 +137,9 @@ def later_scores(study: Study) -> pd.DataFrame:
     Returns:
         One row a finished trial of a sister with `LATER_COLUMNS`. `kind` is the sister, `trial`
         the source trial's number (missing for a network from elsewhere), `measure` says what the
-        accuracy is of: the recipe and the split, or the finalists' proxy.
+        accuracy is of: the recipe and the split, or the finalists' proxy. `setup` is what a sheet
+        says of an imported one; those of a network that share measure and `attempt` differ in
+        their seeds alone.
     """
     sisters = {kind: find_sister(study, kind) for kind in SISTERS}
     rows = [
@@ -151,9 +158,21 @@ def _later(kind: str, trial: FrozenTrial) -> dict[str, Any]:
         "kind": kind,
         "trial": attrs.get("source_trial"),
         "measure": f"full training ({', '.join(named)})" if kind == "retrain" else kind,
+        **_attempt(trial),
         "accuracy": trial.value,
         **{name: attrs.get(name) for name in LATER_ATTRIBUTES},
     }
+
+
+def _attempt(trial: FrozenTrial) -> dict[str, str]:
+    """Tell by a sheet's words which of its rows are of one training; without a seed each is one."""
+    attrs = trial.user_attrs
+    if attrs.get("recipe") != IMPORTED:
+        return {"setup": "", "attempt": ""}
+    lr = f"lr {attrs['lr']}" if "lr" in attrs else ""
+    setup = ", ".join(text for text in (attrs.get("optimizer"), lr) if text)
+    own = "" if "seed" in attrs else trial.number
+    return {"setup": setup, "attempt": f"{attrs.get('network', '')}, {setup}, {own}"}
 
 
 def importances(study: Study) -> pd.DataFrame:
@@ -161,12 +180,13 @@ def importances(study: Study) -> pd.DataFrame:
 
     Returns:
         `parameter` and `importance`, which sum to 1, the largest first; no rows where there are
-        too few trials with parameters to tell.
+        too few trials with parameters to tell, or all score the same.
     """
     from optuna.importance import get_param_importances
 
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     enough = sum(bool(t.params) for t in trials) >= LEAST_FOR_IMPORTANCES
+    enough = enough and len({t.value for t in trials}) > 1
     with warnings.catch_warnings():  # a network outside the space has no parameters; one is few
         warnings.filterwarnings("ignore", "Some regimes for parameter")
         found = get_param_importances(study) if enough else {}
@@ -189,6 +209,8 @@ def refused_draws(study: Study) -> dict[str, int]:
     """Count the draws that the sampler refused before they became trials, by reason."""
     counts = dict.fromkeys(("over", "under", "known"), 0)
     for trial in study.get_trials(deepcopy=False):
+        if "retry_history" in trial.system_attrs:  # its draws are those of the trial before
+            continue
         for reason in counts:
             counts[reason] += trial.user_attrs.get("draws", {}).get(reason, 0)
     return {reason: number for reason, number in counts.items() if number}

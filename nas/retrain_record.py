@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from nas.checkpoint import differences, write_whole
+from nas.checkpoint import differences
 from nas.complexity import count_params
 from nas.errors import UserError
 from nas.export import CONFIG, read_json, save_model
+from nas.files import write_whole
 from nas.learning_curve import learning_curve_page
 from nas.samplers import trial_id
 from nas.sisters import report_values, resume_or_start, retrained_table, write_note

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nas.assignment import Assignment
-from nas.checkpoint import Checkpoints, only_here
+from nas.checkpoint import Checkpoints
 from nas.data import load_test_data
 from nas.distributed import ALONE, Ranks, is_lost_rank
 from nas.errors import UserError
 from nas.export import WEIGHTS, Classifier
+from nas.files import only_here
 from nas.formats import export
 from nas.full_training import FullData, Listener, require_fit, train_in_full
 from nas.provenance import provenance

@@ -150,6 +150,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     from nas.finalists import Finalists
     from nas.find_study import refuse_sister_name, study_url
     from nas.job import Job
+    from nas.presets import changed
     from nas.training import choose_device
 
     devices = _devices(choose_device(device))
@@ -161,7 +162,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     }
     changes = {name: value for name, value in flags.items() if value is not None}
     proxy_name, config = _proxy_config(proxy, changes)
-    chosen = Finalists.parse(config.finalists if finalists is None else finalists)
+    config = config if finalists is None else changed(config, {"finalists": finalists})
     training_data = _training_data(full_name(dataset, image_size), data)
     if resolution is None:
         config = config.model_copy(update={"resolution": training_data.at_scale(config.resolution)})
@@ -185,7 +186,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         devices=devices,
         trial_timeout=trial_timeout,
         patience=patience,
-        finalists=chosen,
+        finalists=Finalists.parse(config.finalists),
         num_workers=num_workers,
         num_threads=_num_threads(num_workers),
         proxy_changes=changes,

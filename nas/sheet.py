@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 
 from nas.errors import UserError
+from nas.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,8 +69,6 @@ def write_sheet(path: Path, frame: pd.DataFrame) -> None:
     Raises:
         UserError: A kind that is not written, a missing package, or a folder that is not ours.
     """
-    from nas.checkpoint import write_whole
-
     writer = _choose(path, WRITERS)
     safe = frame.map(lambda cell: neutralized(cell) if isinstance(cell, str) else cell)
     try:

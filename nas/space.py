@@ -89,19 +89,19 @@ class StageConfig(Config):
             raise ValueError(f"it must be at least 1, and at most {LARGEST:,}")
         return value
 
+    @field_validator("depth", "kernel_size", "shortcut_kernel_size")
+    @classmethod
+    def _does_not_scale(cls, value: int | IntRange | None) -> int | IntRange | None:
+        if isinstance(value, IntRange) and value.at_params is not None:
+            raise ValueError("only widths scale with the budget; leave at_params out")
+        return value
+
     @field_validator("kernel_size", "shortcut_kernel_size")
     @classmethod
     def _is_odd(cls, value: int | IntRange | None) -> int | IntRange | None:
         kernels = [value] if isinstance(value, int) else [] if value is None else value.values(1)
         if even := [kernel for kernel in kernels if kernel % 2 == 0]:
             raise ValueError(f"kernels must be odd, {even[0]} is even (use step = 2)")
-        return value
-
-    @field_validator("depth", "kernel_size", "shortcut_kernel_size")
-    @classmethod
-    def _does_not_scale(cls, value: int | IntRange | None) -> int | IntRange | None:
-        if isinstance(value, IntRange) and value.at_params is not None:
-            raise ValueError("only widths scale with the budget; leave at_params out")
         return value
 
     @field_validator("block")

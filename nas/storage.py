@@ -79,8 +79,12 @@ def was_cut_off(error: BaseException) -> bool:
 
 
 def database_url(text: str) -> str:
-    """Read a URL, or the path of an SQLite file."""
-    return text if "://" in text or text.startswith("sqlite:") else sqlite_url(Path(text))
+    """Read a URL, or the path of an SQLite file (UserError: one that no URL can name)."""
+    if "://" in text or text.startswith("sqlite:"):
+        return text
+    if found := re.search("[?%]", text):
+        raise UserError(f"{text}: a database file's name cannot hold {found[0]}; name it otherwise")
+    return sqlite_url(Path(text))
 
 
 def is_begun(url: str) -> bool:

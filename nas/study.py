@@ -231,7 +231,7 @@ def requeue(study: Study, space: SearchSpace) -> None:
 
 def _queue_again(study: Study, trial: FrozenTrial, history: list[int]) -> None:
     """Follow the convention of Optuna's `RetryHeartbeatStaleTrialCallback`."""
-    kept = ("architecture_json", "proposed_by", "baseline", "draws", "source_trial", "seed")
+    kept = ("architecture_json", "proposed_by", "baseline", "name", "draws", "source_trial", "seed")
     retry = {"failed_trial": history[0], "retry_history": history}
     fixed = {"fixed_params": trial.system_attrs.get("fixed_params", trial.params)}
     study.add_trial(

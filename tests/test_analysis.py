@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import statistics
 import time
 from random import Random
 
+import optuna
 import pandas as pd
 import pytest
 from fake_study import NUM_RANDOM, add_retrained, fake_study, quality_of
 
 from nas import analysis, results
 from nas.architecture import Architecture
+from nas.sisters import open_sister
 
 
 def frame(accuracies: list[float], num_params: list[int] | None = None) -> pd.DataFrame:
@@ -170,3 +173,29 @@ def test_the_frames_of_two_thousand_trials_take_seconds() -> None:
     results.importances(study)
     assert (analysis.with_incumbent(scored)["group"] == "random").sum() == NUM_RANDOM
     assert time.process_time() - started < 10
+
+
+def test_tries_by_hand_of_one_network_are_not_taken_for_seeds() -> None:
+    study = fake_study(number=20)
+    arch = json.loads(study.trials[3].user_attrs["architecture_json"])
+    sister = open_sister(study._storage, study.study_name, "retrain")
+    common = {"recipe": "imported", "split": "test", "network": "p1", "architecture": "p1"}
+    common |= {name: study.trials[3].user_attrs[name] for name in ("arch_id", "num_params")}
+    tries = [
+        (0.97, {"optimizer": "SGD", "lr": "0.1", "seed": 0}),
+        (0.95, {"optimizer": "SGD", "lr": "0.1", "seed": 1}),
+        (0.90, {"optimizer": "AdamW", "lr": "0.001", "seed": 0}),
+        (0.80, {}),
+        (0.70, {}),
+    ]
+    for accuracy, others in tries:
+        attrs = {**common, **others, "architecture_json": json.dumps(arch)}
+        sister.add_trial(optuna.create_trial(value=accuracy, user_attrs=attrs))
+    later = results.later_scores(study)
+    full = analysis.trained_in_full(later)
+    assert full["mean"].tolist() == pytest.approx([0.96, 0.90, 0.80, 0.70])
+    assert full["num_seeds"].tolist() == [2, 1, 1, 1]
+    assert full["setup"].tolist() == ["SGD, lr 0.1", "AdamW, lr 0.001", "", ""]
+    pairs = analysis.agreement(analysis.scored(results.trials(study)), later)
+    assert pairs[["trial", "num_seeds"]].to_numpy().tolist() == [[3, 2]]
+    assert pairs["accuracy"].tolist() == pytest.approx([0.96])

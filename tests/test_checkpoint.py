@@ -13,8 +13,9 @@ import torch
 
 from nas.architecture import Architecture
 from nas.batches import Batches, Normalization, RandomFlip
-from nas.checkpoint import Checkpoint, Checkpoints, only_here, write_whole
+from nas.checkpoint import Checkpoint, Checkpoints
 from nas.errors import UserError
+from nas.files import only_here, write_whole
 from nas.model import build_model
 from nas.split import Split
 from nas.training import TrainingConfig, start_training, train
@@ -138,7 +139,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path) -> No
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from nas.checkpoint import write_whole\n"
+        "from nas.files import write_whole\n"
         "from nas.errors import UserError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
@@ -171,7 +172,7 @@ def test_a_file_in_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
 
 def test_a_folder_is_one_process_at_a_time(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from nas.checkpoint import only_here\n"
+        "import sys; from pathlib import Path; from nas.files import only_here\n"
         "with only_here(Path(sys.argv[1])): pass\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.checkpoint import write_whole
 from nas.cli import main
 from nas.cli.parse import parse_count, parse_duration
 from nas.errors import UserError
+from nas.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ def test_count_waits_for_neither_torch_nor_optuna() -> None:
         ("search --dataset synthetic --device tpu", "--device is auto, cpu or cuda"),
         ("search --dataset synthetic --budget 100", "the smallest"),
         ("search --dataset synthetic --epochs 0", "--epochs: input should be"),
-        ("search --dataset synthetic --study ../x", "cannot name a study"),
+        ("search --dataset synthetic --study ../x", "cannot name a study; give --study a name"),
         ("search --dataset synthetic --storage nonsense", "no database URL"),
         ("search --dataset synthetic --timeout soon", "not a duration"),
         ("search --dataset synthetic --fill 1.5", "--fill is a share"),
@@ -153,9 +153,12 @@ def test_leaderboard_writes_all_rows_as_csv(
     assert (folder / "out.csv").read_text().count("\n") == 4
     assert run("leaderboard", "--json", "--top", "2") == 0
     assert len(json.loads(capsys.readouterr().out.splitlines()[-1])) == 2
+    assert run("leaderboard", "--json", "--csv", "both.csv") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+    assert (folder / "both.csv").read_text() == (folder / "out.csv").read_text()
 
 
-@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("columns", [50, 80])
 def test_the_table_fits_the_terminal(
     tiny: Callable[..., Study],
     capsys: pytest.CaptureFixture[str],
@@ -165,7 +168,10 @@ def test_the_table_fits_the_terminal(
     tiny(2)
     monkeypatch.setenv("COLUMNS", str(columns))
     run("leaderboard")
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= columns
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "architecture" in lines[0]
+    assert len(lines) < 10
 
 
 @pytest.mark.parametrize("text", ["5e6", "5M", "5m", "5_000_000", "5,000,000", "5000k", "0.005g"])

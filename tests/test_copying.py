@@ -127,6 +127,19 @@ def test_whatever_is_typed_is_answered_in_one_line(command: str, typed: list[str
         assert said.getvalue().count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["b?c.db", "per%41cent.db"])
+def test_a_file_that_no_url_can_name_is_refused(folder: Path, name: str) -> None:
+    small_study("sqlite:///a.db")
+    for command in (["copy", "a.db", name], ["backup", "s", "--storage", "sqlite:///a.db"]):
+        to = ["--to", name] if command[0] == "backup" else []
+        said = io.StringIO()
+        with pytest.raises(SystemExit) as left, redirect_stderr(said):
+            main([*command, *to])
+        assert left.value.code == 2
+        assert f"{name}: a database file's name cannot hold" in said.getvalue()
+    assert sorted(path.name for path in folder.glob("*.db")) == ["a.db"]
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     source, target = sqlite_url(tmp_path / "a.db"), tmp_path / "b.db"
     small_study(source)

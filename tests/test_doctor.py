@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,17 @@ def doctor(*arguments: str) -> int:
 def test_a_study_in_order_has_no_findings(tiny: Callable[..., Study]) -> None:
     study = tiny(2)
     assert examine_study(study, register_of(study)) == []
+
+
+def test_a_study_that_is_not_set_up_is_named(
+    tiny: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny(1)
+    with closing(sqlite3.connect(f"studies/{NAME}.db")) as database:
+        database.execute("DELETE FROM study_user_attributes WHERE key = 'token'")
+        database.commit()
+    assert doctor(NAME) == 1
+    assert "is not set up: that was interrupted, or is under way" in capsys.readouterr().out
 
 
 def test_stale_trials_void_and_missing_claims_are_found_and_mended(

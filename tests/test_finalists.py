@@ -21,6 +21,7 @@ from nas.doctor import examine_study
 from nas.errors import UserError
 from nas.finalists import EPOCHS_FACTOR, Finalists, final_proxy, final_timeout, register_of
 from nas.find_study import FINALISTS, find_sister, find_storage
+from nas.presets import changed
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
 from nas.register import Register
 from nas.results import best_trials, leaderboard
@@ -206,8 +207,8 @@ def test_numbers_of_finalists_are_read() -> None:
 
 @pytest.mark.parametrize("text", ["5", "x", "5x", "0x3", "5x0", "5x3x1", "-1x2", "axb", "1000x1"])
 def test_wrong_numbers_of_finalists_are_refused_in_one_line(text: str) -> None:
-    with pytest.raises(UserError, match="such as 5x3, or 0, not"):
-        Finalists.parse(text)
+    with pytest.raises(UserError, match="^--finalists: it is .*, such as 5x3, or 0, not"):
+        changed(ProxyConfig.load("quick")[1], {"finalists": text})
 
 
 # What other commands know of them.

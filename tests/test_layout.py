@@ -15,8 +15,8 @@ NAS = ROOT / "nas"
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
     ("errors", "architecture", "residual", "progress", "interruption"),
-    ("presets", "synthetic", "checkpoint", "training_state", "image_folder", "split"),
-    ("image_cache",),
+    ("presets", "synthetic", "files", "training_state", "image_folder", "split"),
+    ("image_cache", "checkpoint"),
     ("data_sets",),
     ("space", "blocks", "data", "distributed", "register", "encoding", "warping"),
     ("complexity", "model", "batches", "image_ops", "gaussian_process", "sheet"),

@@ -127,6 +127,7 @@ def test_what_is_not_utf8_is_refused(folder: Path) -> None:
     ("text", "words"),
     [
         ("rate = 0.5\nepoch = 3", "unknown key 'epoch'; known: rate, epochs"),
+        ("rates = 0.5", "unknown key 'rates'; known: rate, epochs (and 1 more)"),
         ("", "rate is missing"),
         ("rate = 0.0", "rate: input should be greater than 0, not 0.0"),
         ("rate = '0.5'", "rate: input should be a valid number, not '0.5'"),
@@ -138,6 +139,11 @@ def test_what_is_not_utf8_is_refused(folder: Path) -> None:
 def test_a_wrong_setting_is_named_with_its_file(folder: Path, text: str, words: str) -> None:
     (folder / "bad.toml").write_text(text)
     assert refusal("bad.toml") == f"bad.toml: {words}"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(folder: Path) -> None:
+    (folder / "own.toml").write_text("rate = 0.25", encoding="utf-8-sig")
+    assert load("proxies", "own.toml", Settings)[1].rate == 0.25
 
 
 def test_further_wrong_settings_are_counted(folder: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
-from fake_study import add_retrained, attributes, fake_study, networks
+from fake_study import add_retrained, attributes, fake_study, networks, quality_of
+from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
 from nas import analysis
@@ -23,6 +24,7 @@ from nas.find_study import find_sister, study_url
 from nas.notes import set_note
 from nas.report import figures, render, stage_figures, write_report
 from nas.report.drawing import draw
+from nas.report.page import Page
 from nas.sisters import open_sister
 from nas.storage import open_storage
 
@@ -273,3 +275,20 @@ def test_networks_that_differ_in_their_blocks_alone_make_a_report(tmp_path: Path
         alike.add_trial(optuna.create_trial(value=0.5, user_attrs=attrs))
     write_report(alike, tmp_path / "report.html")
     assert "bottleneck" in (tmp_path / "report.html").read_text()
+
+
+def test_a_network_scored_while_the_page_is_made_is_in_none_of_its_parts() -> None:
+    study = fake_study(number=12)
+    page = Page(study)
+    assert page.figures
+    best = max(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), key=quality_of)
+    study.add_trial(
+        optuna.create_trial(
+            value=0.99,
+            params=best.params,
+            distributions=best.distributions,
+            user_attrs=best.user_attrs,
+        )
+    )
+    assert set(page.leaderboard["trial"]) == set(page.scored["trial"])
+    assert 0.99 not in [row["val_accuracy"] for _, row, _ in page.drawings]

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +26,11 @@ from nas.history import history
 from nas.neighbours import distance
 from nas.notes import notes, set_note
 from nas.register import Register
+from nas.results import refused_draws
+from nas.samplers import trial_id
 from nas.sisters import open_sister, write_note
 from nas.storage import open_storage, sqlite_url
+from nas.study import enqueue, fail, requeue, stored_space
 from nas.transaction import one_transaction
 
 if TYPE_CHECKING:
@@ -112,7 +117,23 @@ def test_list_says_where_each_study_stands(
     assert (row["best_val_accuracy"], row["best_accuracy"]) == (study.best_value, 0.75)
     assert (row["data"], row["max_params"]) == ("synthetic", 100_000)
     run("list")
-    assert "75.00%" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "75.00%" in out
+    assert "mine.db" not in out
+
+
+def test_list_tells_a_study_from_its_copy(
+    scored: Callable[..., Study],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scored(ARCH)
+    assert run("copy", "studies/mine.db", "studies/copy.db") == 0
+    monkeypatch.setenv("COLUMNS", "160")
+    run("list")
+    out = capsys.readouterr().out
+    assert "sqlite:///studies/mine.db" in out
+    assert "sqlite:///studies/copy.db" in out
 
 
 @pytest.mark.usefixtures("folder")
@@ -155,6 +176,18 @@ def test_show_tells_everything_of_a_trial(
     out = capsys.readouterr().out
     assert str(arch) in out
     assert "retrain 0: strong 3 test 75.00%" in out
+
+
+def test_show_knows_what_was_imported_before_the_network_was_scored(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH, OTHER)
+    arch = Architecture.from_json(study.trials[1].user_attrs["architecture_json"])
+    record(study, arch, 0.61, split="test", recipe="imported")
+    for number, accuracies in ((0, []), (1, [0.61])):
+        assert run("show", str(number), "--json") == 0
+        later = json.loads(capsys.readouterr().out)["later"]
+        assert [each["accuracy"] for each in later] == accuracies
 
 
 # tried
@@ -301,6 +334,26 @@ def test_a_study_in_which_a_search_runs_is_not_deleted(scored: Callable[..., Stu
     delete(storage, name)
 
 
+def test_a_study_whose_network_is_trained_in_full_is_not_deleted(
+    folder: Path, scored: Callable[..., Study]
+) -> None:
+    scored(ARCH)
+    name, storage = find_storage(NAME, None)
+    trained = folder / "studies" / NAME / "trial-0" / "strong" / "seed-0"
+    code = (
+        "import sys; from pathlib import Path; from nas.files import only_here\n"
+        f"with only_here(Path({str(trained)!r})): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="another process is training in .*seed-0"):
+            delete(storage, name)
+        other.communicate()
+    delete(storage, name)
+
+
 def test_a_damaged_record_is_one_line(
     scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -353,3 +406,19 @@ def test_studies_that_others_made_are_refused_and_not_listed(
     assert "study 'pareto' was not made by this tool" in capsys.readouterr().err
     assert run("list", "--json") == 0
     assert [row["study"] for row in json.loads(capsys.readouterr().out)] == [NAME]
+
+
+def test_a_network_that_is_tried_again_keeps_its_name_and_counts_its_draws_once(
+    scored: Callable[..., Study],
+) -> None:
+    study = scored()
+    space = stored_space(study)
+    enqueue(study, space, ARCH, proposed_by="imported", name="My best net")
+    trial = study.ask()
+    trial.set_user_attr("draws", {"over": 3})
+    fail(study, trial_id(trial), "interrupted")
+    requeue(study, space)
+    again = study.ask()
+    study.tell(again, 0.5)
+    assert [(each.trial, each.name) for each in history(study)] == [(again.number, "My best net")]
+    assert refused_draws(study) == {"over": 3}

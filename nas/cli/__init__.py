@@ -50,7 +50,9 @@ def make_app(*commands: Callable[..., None]) -> typer.Typer:
         add_completion=len(commands) > 1,
     )
     for command in commands:
-        app.command(command.__name__.strip("_"))(command)  # `list_`: a name of Python's own
+        # Of `list_` and `import_`, names of Python's own. A note may begin with a dash.
+        settings = {"ignore_unknown_options": command is note}
+        app.command(command.__name__.strip("_"), context_settings=settings)(command)
     return app
 
 

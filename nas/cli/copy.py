@@ -42,13 +42,14 @@ def backup(
     """
     from nas.copying import copy_database
     from nas.find_study import find_storage
-    from nas.storage import database_failures_in_one_line, sqlite_url
+    from nas.storage import database_failures_in_one_line, database_url
 
     chosen, found = find_storage(study, storage)
     name = f"{chosen}-{time.strftime('%Y%m%d-%H%M%S')}.db"
     file = to or BACKUPS / name
-    with database_failures_in_one_line(sqlite_url(file)):
-        rows = copy_database(found.url, sqlite_url(file))
+    target = database_url(str(file))
+    with database_failures_in_one_line(target):
+        rows = copy_database(found.url, target)
     print(f"{_described(rows)} in {file}")
 
 

@@ -48,12 +48,15 @@ def doctor(
 
 
 def _of_study(name: str | None, url: str | None) -> list[Finding]:
-    from nas.doctor import examine_study
+    from nas.doctor import Finding, examine_study
     from nas.find_study import find_study, url_of
     from nas.register import Register
     from nas.storage import open_storage
 
     study = find_study(name, url)
+    if "token" not in study.user_attrs:
+        what = f"study {study.study_name!r} is not set up: that was interrupted, or is under way"
+        return [Finding(what, "the search command that began it completes it")]
     engine = open_storage(url_of(study), create=False).engine
     return examine_study(study, Register(engine, study.user_attrs["token"]))
 

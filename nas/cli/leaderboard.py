@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NARROW = 76  # columns of a terminal
+TITLES = (
+    "rank", "trial", "val", "denoised", "finalist", "params", "of budget", "architecture", "by",
+)  # fmt: skip
+
+
 def leaderboard(
     study: AnyStudyFirst = None,
     storage: Storage = None,
@@ -38,9 +44,10 @@ def leaderboard(
     frame = frame_of(find_study(study, storage), by=by)
     if csv is not None:
         write_sheet(csv, frame.reset_index())
-        print(f"{len(frame)} rows in {csv}")
-    elif as_json:
+    if as_json:
         print(frame.head(top).reset_index().to_json(orient="records"))
+    elif csv is not None:
+        print(f"{len(frame)} rows in {csv}")
     else:
         print_table(frame.head(top))
 
@@ -49,33 +56,47 @@ def print_table(frame: pd.DataFrame) -> None:
     """Print leading rows of a leaderboard, folded to the terminal's width.
 
     Where there are finalists, their scores take the place of who proposed a network and of its
-    share of the budget.
+    share of the budget; a narrow terminal has neither.
     """
     from rich.console import Console
     from rich.table import Table
 
-    seeds = frame["finalist_seeds"].dropna()
+    seeds, console = frame["finalist_seeds"].dropna(), Console()
+    rows = [_shown(row) for row in frame.reset_index().to_dict("records")]
+    left_out = {"finalist"} if seeds.empty else {"of budget", "by"}
+    if console.width < NARROW:
+        left_out |= {"denoised", "of budget", "by"}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("rank", "trial", "val", "denoised"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in ("params", "of budget") if seeds.empty else ("finalist", "params"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in ("architecture", "by") if seeds.empty else ("architecture",):
-        table.add_column(title, overflow="fold")
-    for row in frame.reset_index().to_dict("records"):
-        params, arch = f"{row['num_params']:,}", str(row["architecture"])
-        others = (
-            (params, f"{row['budget_share']:.1%}", arch, str(row["proposed_by"]))
-            if seeds.empty
-            else (_finalist(row), params, arch)
+    titles = [title for title in TITLES if title not in left_out]
+    for title in titles:
+        is_text = title in ("architecture", "by")
+        table.add_column(
+            title,
+            justify="left" if is_text else "right",
+            no_wrap=not is_text,
+            overflow="fold" if is_text else "ellipsis",
         )
-        scores = f"{row['val_accuracy']:.2%}", f"{row['denoised']:.2%}"
-        table.add_row(str(row["rank"]), str(row["trial"]), *scores, *others)
-    Console().print(table)
+    for row in rows:
+        table.add_row(*(row[title] for title in titles))
+    console.print(table)
     if not seeds.empty:
         few, many = int(seeds.min()), int(seeds.max())
         number = str(few) if few == many else f"{few} to {many}"
         print(f"finalist: mean of longer runs with other seeds ({number}) on the same val images")
+
+
+def _shown(row: dict[Hashable, Any]) -> dict[str, str]:
+    return {
+        "rank": str(row["rank"]),
+        "trial": str(row["trial"]),
+        "val": f"{row['val_accuracy']:.2%}",
+        "denoised": f"{row['denoised']:.2%}",
+        "finalist": _finalist(row),
+        "params": f"{row['num_params']:,}",
+        "of budget": f"{row['budget_share']:.1%}",
+        "architecture": str(row["architecture"]),
+        "by": str(row["proposed_by"]),
+    }
 
 
 def _finalist(row: dict[Hashable, Any]) -> str:

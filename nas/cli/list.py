@@ -48,16 +48,21 @@ def _rows(url: str | None) -> list[dict[str, Any]]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    """Print a row a study; columns that say nothing of any study are left out."""
+    """Print a row a study; columns that say nothing of any study are left out.
+
+    Where a name occurs twice, as after a copy, each row says its database.
+    """
     from rich.console import Console
     from rich.table import Table
 
     shown = [_shown(row) for row in rows]
+    if len({row["study"] for row in rows}) < len(rows):
+        shown = [_shown(row) | {"database": row["storage"]} for row in rows]
     says = {title: any(row[title] not in ("0", "-") for row in shown) for title in shown[0]}
     titles = [title for title in shown[0] if says[title] or title == "scored"]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
-        is_number = title not in ("study", "last")
+        is_number = title not in ("study", "last", "database")
         table.add_column(title, overflow="fold", justify="right" if is_number else "left")
     for row in shown:
         table.add_row(*(row[title] for title in titles))

@@ -50,7 +50,11 @@ def _describe(study: Study, number: int) -> dict[str, Any]:
     later = [
         each.to_dict()
         for each in history(study)
-        if each.kind != SEARCH and each.source_trial == number
+        if each.kind != SEARCH
+        and (
+            each.source_trial == number
+            or (each.source_trial is None and each.arch.arch_id == arch_id)
+        )
     ]
     return {
         "study": study.study_name,

@@ -117,7 +117,7 @@ def _read(kind: str, name_or_file: str) -> tuple[str, str]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # editors on Windows write a mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UserError(f"cannot read {path}: {reason}") from None
@@ -132,8 +132,8 @@ def _integers(cell: str) -> list[int]:
 
 
 def _first_line(error: ValidationError, config: type[BaseModel]) -> str:
-    errors = error.errors()
-    first = errors[0]
+    errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    first = errors[0]  # a key that is unknown rather than that which is missing for it
     names = [str(part) for part in first["loc"] if part not in ("one", "range", "list")]
     where = ".".join(names)
     if first["type"] == "extra_forbidden":

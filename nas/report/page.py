@@ -14,8 +14,8 @@ from plotly.offline import get_plotlyjs
 
 from nas import analysis, results
 from nas.architecture import Architecture
-from nas.checkpoint import write_whole
 from nas.errors import UserError
+from nas.files import write_whole
 from nas.notes import notes
 from nas.report import figures, stage_figures
 from nas.report.drawing import draw
@@ -139,7 +139,7 @@ class Page:
     def leaderboard(self) -> pd.DataFrame:
         """The scored networks, the best estimate first, with what was measured later."""
         later = analysis.later_in_words(self.agreement)
-        frame = results.leaderboard(self.study)
+        frame = results.rank(self.scored, self.study)
         return frame.assign(later=[later.get(trial, "") for trial in frame["trial"]])
 
     @cached_property
