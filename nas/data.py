@@ -100,6 +100,18 @@ def load_test_data(name: str, root: Path | str) -> Split:
     return data_set(name).read(Path(root), "test")
 
 
+def check_test_files(name: str, root: Path | str) -> None:
+    """Refuse a folder's test images that cannot be read before anything is trained; none is kept.
+
+    Removed afterwards, they would change which of a folder's images are whose part.
+
+    Raises:
+        UserError: As `load_training_data`.
+    """
+    if name.startswith("folder:"):
+        load_test_data(name, root)
+
+
 def _fingerprint(*splits: Split) -> str:
     digest = hashlib.sha256()
     for tensor in (tensor for split in splits for tensor in (split.images, split.labels)):

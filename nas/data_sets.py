@@ -225,8 +225,12 @@ def full_name(dataset: str, image_size: int | None) -> str:
         if image_size is not None:
             raise UserError("--image-size is for --dataset folder:PATH; others have --resolution")
         return dataset
+    if image_size is None and Path(dataset.removeprefix("folder:")).is_dir():
+        image_size = IMAGE_SIZE  # also of a folder whose own name ends in @ and a number
     path, size = folder_and_size(dataset if image_size is None else f"{dataset}@{image_size}")
-    return f"folder:{path.rstrip('/') or '/'}" + (f"@{size}" if size != IMAGE_SIZE else "")
+    path = path.rstrip("/") or "/"
+    is_said = size != IMAGE_SIZE or bool(re.search(r"@[0-9]{1,4}$", path))
+    return f"folder:{path}" + (f"@{size}" if is_said else "")
 
 
 def short_name(name: str) -> str:

@@ -34,7 +34,7 @@ class Format:
         write: Maps a model and example images to the file's content.
         run: Maps that content, the model and (N, C, H, W) uint8 images to (N, num_classes) logits.
         tolerance: Largest difference of a logit that counts as the same model, as a share of the
-            largest logit.
+            largest logit, or of 1 where all are smaller.
         needs: Modules of the extra `export`.
     """
 
@@ -92,7 +92,7 @@ def _export(folder: Path, name: str, classifier: Classifier, images: Tensor) -> 
     found = kind.run(content, plain, images)
     wanted = classifier(images)
     difference = float((found - wanted).abs().max())
-    if not difference <= kind.tolerance * float(wanted.abs().max()):
+    if not difference <= kind.tolerance * max(1.0, float(wanted.abs().max())):
         raise UserError(
             f"the model in {name} is not the same: a logit differs by {difference:.3g}; "
             "it was not written"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,16 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from PIL import Image
     from torch import Tensor
 
+# What Pillow raises, beside its own errors, at a damaged file or damaged metadata.
+DAMAGE = (
+    OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, ArithmeticError,
+    AttributeError, struct.error,
+)  # fmt: skip
 File = tuple["Path", int]
 Part = Literal["train", "val", "test"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
 ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 LEAST_IMAGES = 10  # a class: one for val and, without a folder of its own, one for test
+LOOK_LIKE_PARTS = {"training", "testing", "valid", "validation", "dev", "eval", *PARTS}
 NUM_NAMED = 3  # unreadable files that an error names
-READING = 1  # counts the ways in which `read_square` ever read
+READING = 2  # counts the ways in which `read_square` ever read
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,9 @@ class ImageFolder:
         """The classes, sorted.
 
         Raises:
-            UserError: No folder, or fewer than two classes in it.
+            UserError: No folder, fewer than two classes in it, or parts by other names.
         """
+        self._refuse_unread_parts()
         names = _folders(self._folder("train"))
         if len(names) < 2:
             raise UserError(
@@ -60,6 +69,18 @@ class ImageFolder:
                 "a class is a folder, and there must be two"
             )
         return names
+
+    def _refuse_unread_parts(self) -> None:
+        """Refuse folders that look like parts and would be left out, or be taken for classes."""
+        folders = _folders(self.root)
+        like = [name for name in folders if name.lower() in LOOK_LIKE_PARTS]
+        unread = [name for name in like if name not in self.parts]
+        has_train = any(name.lower().startswith("train") for name in like)
+        if unread and (has_train or len(like) == len(folders)):
+            raise UserError(
+                f"{self.root} has the folders {', '.join(like)}, which look like parts; the "
+                f"names of parts are {', '.join(PARTS)}: rename or move away {', '.join(unread)}"
+            )
 
     def _folder(self, part: Part) -> Path:
         return self.root / part if part in self.parts else self.root
@@ -129,11 +150,24 @@ def read_square(path: Path, size: int, mode: str) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert(mode)
+            upright = _in_eight_bits(ImageOps.exif_transpose(image)).convert(mode)
         return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise UnreadableError(why) from None
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Give an image that Pillow converts as it looks: what has more than 8 bits it cuts off."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise UnreadableError("32 bits a pixel; save it with 8 or 16")
+    if "transparency" in image.info:  # as bytes of a palette, of which Pillow warns
+        return image.convert("RGBA")
+    return image
 
 
 def _folders(folder: Path) -> tuple[str, ...]:
@@ -147,4 +181,9 @@ def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     files = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    return sorted(path for path in files if path.name[0] != ".")
+    return sorted(path for path in files if not _is_hidden(path.relative_to(folder)))
+
+
+def _is_hidden(path: Path) -> bool:
+    """Tell whether it is, or lies in, what begins with a dot, such as a viewer's small copies."""
+    return any(part.startswith(".") for part in path.parts)

@@ -271,9 +271,10 @@ class _Import:
             for record in self._records:
                 sister.add_trial(record)
             scored = [r.user_attrs for r in self._records if r.state is TrialState.COMPLETE]
-            sources: set[int] = {a["source_trial"] for a in scored if "source_trial" in a}
-            for source in sorted(sources):
-                write_note(self._study, source, "Retrained", retrained_table(sister, source))
+            sources = {a["source_trial"]: a["arch_id"] for a in scored if "source_trial" in a}
+            for source, arch_id in sorted(sources.items()):
+                table = retrained_table(sister, source, arch_id)
+                write_note(self._study, source, "Retrained", table)
         for arch, name in self._queue.values():
             enqueue(self._study, self._space, arch, proposed_by="imported", name=name)
 

@@ -48,7 +48,7 @@ class ProxyConfig(presets.Config):
     width_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Every width times this. A half cost next to nothing, a quarter 0.06."""
 
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = 512
+    batch_size: Annotated[int, Field(ge=2, le=65536)] = 512
     """Images a step."""
 
     peak_lr: Annotated[float, Field(gt=0, le=100)]

@@ -48,7 +48,7 @@ class RetrainConfig(presets.Config):
     resolution: Annotated[int, Field(ge=8, le=512)] = 32
     """Pixels a side."""
 
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = 128
+    batch_size: Annotated[int, Field(ge=2, le=65536)] = 128
     """Images a step."""
 
     peak_lr: Annotated[float, Field(gt=0, le=100)] = 0.1

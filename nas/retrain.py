@@ -69,7 +69,8 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         settings: Single settings in place of the recipe's, such as `epochs`.
 
     Returns:
-        One a seed, of every training; the value is a test accuracy where the split says so.
+        One a seed, of every training; the value is a test accuracy where the split says so. A
+        training that diverges or has too little memory is left out if others went well.
 
     Raises:
         UserError: Anything asked for that cannot be done, in one line.
@@ -142,7 +143,8 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         )
 
     with database_failures_in_one_line(storage or study_url(name)):
-        retrained = _run(retraining(is_held_out=holdout or top is not None), networks, seeds)
+        work = retraining(is_held_out=holdout or top is not None)
+        retrained = _run(work, networks, seeds)
         if top is not None:
             winner = best_by_mean(retrained)
             listener.on_winner(winner)
@@ -151,11 +153,35 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
                 retrained += _run(retraining(is_held_out=False), chosen, seeds)
     ranks.tell(None)
     ranks.part()
+    _export(work, retrained)
     return retrained
 
 
 def _run(work: Retraining, networks: list[Network], seeds: int) -> list[Retrained]:
-    return [work.run(network, seed) for network in networks for seed in range(seeds)]
+    """Train all, also after some that fail; the last failure is raised if all do."""
+    from nas.retrain_record import FailedTrainingError
+
+    retrained = []
+    for network in networks:
+        for seed in range(seeds):
+            try:
+                retrained.append(work.run(network, seed))
+            except FailedTrainingError as error:
+                if not retrained and (network, seed) == (networks[-1], seeds - 1):
+                    raise
+                work.listener.on_failure(str(error))
+    return retrained
+
+
+def _export(work: Retraining, retrained: list[Retrained]) -> None:
+    """Save all models in the formats asked for, also after one that cannot be."""
+    from nas.errors import UserError
+
+    for each in retrained:
+        try:
+            work.export(each)
+        except UserError as error:
+            work.listener.on_failure(f"{each.folder}: {error}")
 
 
 def best_by_mean(retrained: list[Retrained]) -> str:
@@ -189,11 +215,12 @@ def _training_data(source: Study | None, name: str | None, root: str | Path) -> 
     """Read the study's data set, or another one on request."""
     import json
 
-    from nas.data import load_training_data
+    from nas.data import check_test_files, load_training_data
     from nas.errors import UserError
 
     identity = {} if source is None else json.loads(source.user_attrs["identity"])
     data = load_training_data(name or identity.get("data", "cifar10"), root)
+    check_test_files(data.name, root)
     if data.name == identity.get("data") and data.fingerprint != identity["data_fingerprint"]:
         raise UserError(
             f"{data.name} in {root} is not what study {source.study_name!r} was scored on "  # type: ignore[union-attr]
@@ -210,6 +237,7 @@ def _sister(source: Study | None, url: str | None, data: TrainingData) -> tuple[
     from nas.storage import open_storage
 
     if source is not None:
+        study_url(source.study_name)  # refuses a name that would leave `studies/`
         return source.study_name, open_sister(source._storage, source.study_name, "retrain")  # noqa: SLF001
     name = short_name(data.name)
     storage = open_storage(url or study_url(f"{name}-retrain"))

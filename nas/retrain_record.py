@@ -16,7 +16,13 @@ from nas.export import CONFIG, read_json, save_model
 from nas.files import write_whole
 from nas.learning_curve import learning_curve_page
 from nas.samplers import trial_id
-from nas.sisters import report_values, resume_or_start, retrained_table, write_note
+from nas.sisters import (
+    ended_elsewhere_in_one_line,
+    report_values,
+    resume_or_start,
+    retrained_table,
+    write_note,
+)
 from nas.study import fail
 
 if TYPE_CHECKING:
@@ -29,6 +35,11 @@ if TYPE_CHECKING:
     from nas.architecture import Architecture
     from nas.export import Classifier
     from nas.full_training import Row
+
+
+class FailedTrainingError(UserError):
+    """Raised for a training that was recorded as failed; others may go on."""
+
 
 METRICS, CURVE = "metrics.csv", "learning-curve.html"
 
@@ -58,6 +69,7 @@ class RetrainRecord:
         source: The study of the source trial, or `None`.
         network: What is trained.
         identity: What must be equal for a trial or a checkpoint to be continued, flat.
+        data: Name of the data set.
         epochs: In all.
         curve: The column of the rows that the dashboard draws.
     """
@@ -67,6 +79,7 @@ class RetrainRecord:
     source: Study | None
     network: Network
     identity: Mapping[str, Any]
+    data: str
     epochs: int
     curve: str
 
@@ -80,6 +93,7 @@ class RetrainRecord:
         return resume_or_start(
             self.sister,
             self.identity,
+            data=self.data,
             source_trial=self.network.source_trial,
             network=self.network.name,
             architecture=str(arch),
@@ -109,15 +123,17 @@ class RetrainRecord:
 
     def write_rows(self, rows: list[Row]) -> None:
         """Write the epochs so far to `metrics.csv` and to the trial."""
-        report_values(self.sister, self.trial, [row[self.curve] for row in rows])
+        with ended_elsewhere_in_one_line(self.sister):
+            report_values(self.sister, self.trial, [row[self.curve] for row in rows])
         if rows:
             write_whole(self.folder / METRICS, _csv(rows))
 
-    def fail(self, reason: str, error: Exception) -> UserError:
+    def fail(self, reason: str, error: Exception) -> FailedTrainingError:
         """End the trial as FAIL; gives the line for the user."""
         detail = " ".join(str(error).split())[:300]
         fail(self.sister, trial_id(self.trial), reason, detail)
-        return UserError(f"{self.network.name}: {reason.replace('_', ' ')}: {detail}")
+        what = f"{self.network.name}, seed {self.identity['seed']}"
+        return FailedTrainingError(f"{what}: {reason.replace('_', ' ')}: {detail}")
 
     def finish(
         self,
@@ -129,6 +145,7 @@ class RetrainRecord:
         """Save the model, complete the trial, then the note on its source; gives its number."""
         config = {
             **self._shown_identity,
+            "data": self.data,
             "network": self.network.name,
             "source_trial": self.network.source_trial,
             "num_params": count_params(self.network.arch),
@@ -137,14 +154,19 @@ class RetrainRecord:
         }
         save_model(self.folder, classifier, config)
         write_whole(self.folder / CURVE, learning_curve_page(rows, self._title(measured)))
-        for name, value in {**measured, "provenance": json.dumps(made_with)}.items():
-            self.trial.set_user_attr(name, value)
-        told = self.sister.tell(self.trial, measured["accuracy"])
+        with ended_elsewhere_in_one_line(self.sister):
+            for name, value in {**measured, "provenance": json.dumps(made_with)}.items():
+                self.trial.set_user_attr(name, value)
+            told = self.sister.tell(self.trial, measured["accuracy"])
+        self.write_note()
+        return told.number
+
+    def write_note(self) -> None:
+        """Put what was retrained of the network into the note on its source trial."""
         source_trial = self.network.source_trial
         if self.source is not None and source_trial is not None:
-            table = retrained_table(self.sister, source_trial)
+            table = retrained_table(self.sister, source_trial, self.network.arch.arch_id)
             write_note(self.source, source_trial, "Retrained", table)
-        return told.number
 
     def _title(self, measured: Mapping[str, Any]) -> str:
         about = self.identity

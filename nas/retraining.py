@@ -20,7 +20,13 @@ from nas.provenance import provenance
 from nas.retrain_record import RetrainRecord
 from nas.sisters import find_begun, find_finished
 from nas.split import resize
-from nas.training import DivergedError, evaluate, is_out_of_memory, resolved_precision
+from nas.training import (
+    DivergedError,
+    evaluate,
+    is_of_compiler,
+    is_out_of_memory,
+    resolved_precision,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +86,7 @@ class RetrainListener:
         on_epoch: With the row of each epoch.
         on_warning: With a line, such as a damaged checkpoint's.
         on_export: With each model that was saved in another format.
+        on_failure: With a line on each training, or model in another format, that failed.
         on_end: With what a seed reached, also one that was finished before.
         on_winner: With the name of the network that was best on val, before any is tested.
     """
@@ -89,6 +96,7 @@ class RetrainListener:
     on_epoch: Callable[[Row], None] = lambda _row: None
     on_warning: Callable[[str], None] = lambda _line: None
     on_export: Callable[[Exported], None] = lambda _exported: None
+    on_failure: Callable[[str], None] = lambda _line: None
     on_end: Callable[[Retrained], None] = lambda _retrained: None
     on_winner: Callable[[str], None] = lambda _name: None
 
@@ -149,14 +157,18 @@ class Retraining:
         return self.folder / name / recipe / f"seed-{seed}"
 
     def identity(self, network: Network, seed: int) -> dict[str, Any]:
-        """Give what must be equal for a trial or a checkpoint to be continued, flat."""
+        """Give what must be equal for a trial or a checkpoint to be continued, flat.
+
+        A folder of images may be moved: its images have a fingerprint.
+        """
+        is_folder = self.data.name.startswith("folder:")
         return {
             "arch_id": network.arch.arch_id,
             "recipe": self.recipe,
             "recipe_settings": self.config.model_dump_json(),
             "seed": seed,
             "split": self.split,
-            "data": self.data.name,
+            **({} if is_folder else {"data": self.data.name}),
             "data_fingerprint": self.data.fingerprint,
         }
 
@@ -164,6 +176,7 @@ class Retraining:
         """Train one seed, score it once at the end, and record it; what is finished stays.
 
         Raises:
+            FailedTrainingError: It diverged or had too little memory.
             UserError: It cannot be trained, and why.
         """
         require_fit(network.arch, self.full_data)
@@ -178,30 +191,45 @@ class Retraining:
         folder = self.folder_of(name, seed)
         with only_here(folder):
             found = find_finished(self.sister, self.identity(network, seed))
+            record = self._record(network, seed, folder)
             if found is not None:
+                record.write_note()  # it may have been trained under another name before
                 retrained = self._finished_before(found, network, folder)
             else:
                 self.listener.on_start(folder, seed, self.config.epochs)
-                retrained = self._run(network, seed, folder)
-            for exported in export(folder, self.formats, self._example_images()):
-                self.listener.on_export(exported)
+                retrained = self._run(network, seed, record)
         self.listener.on_end(retrained)
         return retrained
 
-    def _run(self, network: Network, seed: int, folder: Path) -> Retrained:
-        identity = self.identity(network, seed)
-        record = RetrainRecord(
+    def export(self, retrained: Retrained) -> None:
+        """Save the model of a finished training in the other formats.
+
+        Raises:
+            UserError: One of them is not the model, or another process has the folder.
+        """
+        with only_here(retrained.folder):
+            for exported in export(retrained.folder, self.formats, self._example_images()):
+                self.listener.on_export(exported)
+
+    def _record(self, network: Network, seed: int, folder: Path) -> RetrainRecord:
+        return RetrainRecord(
             folder,
             self.sister,
             self.source,
             network,
-            identity,
+            self.identity(network, seed),
+            self.data.name,
             epochs=self.config.epochs,
             curve="val_accuracy" if self.is_held_out else "train_accuracy",
         )
+
+    def _run(self, network: Network, seed: int, record: RetrainRecord) -> Retrained:
         record.refuse_another()
         checkpoints = Checkpoints(
-            folder / "checkpoints", identity, self.keeps_checkpoints, self.checkpoint_seconds
+            record.folder / "checkpoints",
+            record.identity,
+            self.keeps_checkpoints,
+            self.checkpoint_seconds,
         )
         try:
             trained = self._train(network, seed, checkpoints, record)
@@ -215,9 +243,11 @@ class Retraining:
                     "a process of this training is gone; the same command goes on from the last "
                     f"checkpoint ({' '.join(str(error).split())[:200]})"
                 ) from None
-            if not is_out_of_memory(error):
-                raise
-            raise record.fail("out_of_memory", error) from None
+            if is_out_of_memory(error):
+                raise record.fail("out_of_memory", error) from None
+            if is_of_compiler(error):
+                raise record.fail("not_compiled", error) from None
+            raise
         number = record.finish(
             self._classifier(network, trained),
             trained.rows,
@@ -231,7 +261,7 @@ class Retraining:
             ),
         )
         checkpoints.remove()
-        return Retrained(folder, number, network.name, seed, self.split, **measured)
+        return Retrained(record.folder, number, network.name, seed, self.split, **measured)
 
     @property
     def _precision(self) -> Precision:
@@ -252,6 +282,7 @@ class Retraining:
             seed,
             self.data.name,
             str(self.data_root),
+            self.data.fingerprint,
             self.is_held_out,
             self.device,
             self.is_compiled,

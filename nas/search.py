@@ -172,9 +172,10 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
 
     name = study or _study_name(training_data.name, space_name, limits, proxy_name)
     refuse_sister_name(name)
+    own_url = study_url(name)  # refuses a name that would leave `studies/`, in any database
     num_workers = len(devices) if workers is None else workers
     return Job(
-        url=storage or study_url(name),
+        url=storage or own_url,
         study=name,
         budget=limits,
         space=search_space,
@@ -253,9 +254,11 @@ def _space_maker(
 
 
 def _training_data(name: str, root: str | Path) -> TrainingData:
-    from nas.data import load_training_data
+    from nas.data import check_test_files, load_training_data
 
-    return load_training_data(name, root)
+    found = load_training_data(name, root)
+    check_test_files(name, root)
+    return found
 
 
 def _study_name(dataset: str, space: str, budget: Budget, proxy: str) -> str:

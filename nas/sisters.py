@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -14,7 +15,7 @@ from nas.errors import UserError
 from nas.samplers import trial_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from optuna.storages import BaseStorage
     from optuna.study import Study
@@ -127,8 +128,20 @@ def _write_section(noted: Study | Trial, heading: str, body: str) -> None:
         save_note(noted, written)
 
 
-def retrained_table(sister: Study, number: int) -> str:
-    """Describe what was retrained of a source trial, as a Markdown table."""
+@contextmanager
+def ended_elsewhere_in_one_line(sister: Study) -> Iterator[None]:
+    """Refuse (UserError) to write to a trial that another process ended meanwhile."""
+    try:
+        yield
+    except optuna.exceptions.UpdateFinishedTrialError:
+        raise UserError(
+            f"this training's trial of {sister.study_name!r} was ended by another process, which "
+            "had the same command; its result stands"
+        ) from None
+
+
+def retrained_table(sister: Study, number: int, arch_id: str) -> str:
+    """Describe what was retrained of a source trial, or of its network, as a Markdown table."""
 
     def row(trial: FrozenTrial) -> str:
         attrs = trial.user_attrs
@@ -141,7 +154,9 @@ def retrained_table(sister: Study, number: int) -> str:
     rows = [
         row(t)
         for t in sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if t.user_attrs.get("source_trial") == number and t.value is not None
+        if t.value is not None
+        and t.user_attrs.get("source_trial") in (number, None)
+        and t.user_attrs.get("arch_id") == arch_id
     ]
     title = f"| recipe | seed | split | accuracy | flip-averaged | trial of {sister.study_name} |"
     return "\n".join([title, "| --- " * 6 + "|", *rows])

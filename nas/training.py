@@ -352,6 +352,11 @@ NO_MEMORY = (
 )
 
 
+def is_of_compiler(error: BaseException) -> bool:
+    """Tell whether `torch.compile` failed, as where there is no C++ compiler."""
+    return type(error).__module__.startswith(("torch._inductor", "torch._dynamo"))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ran out, on CUDA or the CPU.
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import pickle
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.datasets import CIFAR100, FashionMNIST
 
 import nas
 from nas.architecture import Architecture
 from nas.complexity import count_macs, count_params
 from nas.data import TrainingData, load_test_data, load_training_data
-from nas.data_sets import CIFAR100_CLASSES, FASHION_MNIST_CLASSES, short_name
+from nas.data_sets import (
+    CIFAR100_CLASSES,
+    FASHION_MNIST_CLASSES,
+    TEST_SEED,
+    full_name,
+    short_name,
+)
 from nas.errors import UserError
 from nas.find_study import find_study
-from nas.image_folder import ImageFolder
-from nas.split import Split
+from nas.image_folder import ImageFolder, UnreadableError, read_square
+from nas.retraining import RetrainListener
+from nas.split import Split, split_indices
 from nas.training import evaluate, is_even
 
 if TYPE_CHECKING:
@@ -205,6 +214,65 @@ def test_grey_and_transparent_images_become_three_channels(tmp_path: Path) -> No
     assert data.train_and_val.images.shape[1:] == (3, 8, 8)
 
 
+def test_sixteen_bits_a_pixel_are_read_as_eight_and_more_are_refused(tmp_path: Path) -> None:
+    grey = np.linspace(0, 65_535, 256).astype(np.uint16)
+    Image.fromarray(np.tile(grey, (256, 1))).save(tmp_path / "grey.png")
+    found = read_square(tmp_path / "grey.png", 256, "L")
+    assert found[0].tolist() == (grey >> 8).tolist()
+    assert (read_square(tmp_path / "grey.png", 256, "RGB") == found[:, :, None]).all()
+    for name, dtype in (("int", np.int32), ("float", np.float32)):
+        Image.fromarray(np.ones((4, 4), dtype)).save(tmp_path / f"{name}.tiff")
+        with pytest.raises(UnreadableError, match="32 bits a pixel; save it with 8 or 16"):
+            read_square(tmp_path / f"{name}.tiff", 4, "L")
+
+
+def test_a_palette_with_transparency_is_read_without_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "p.png", transparency=bytes([0, 128]))
+    assert read_square(tmp_path / "p.png", 2, "RGB")[0, 0].tolist() == [10, 20, 30]
+    assert not recwarn.list
+
+
+def test_copies_in_hidden_folders_are_left_out(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 10, "b": 10})
+    write_images(tmp_path / "a", {".thumbs": 5})
+    data = load_training_data(f"folder:{tmp_path}@8", tmp_path)
+    assert len(data.train) + len(data.val) == 18
+
+
+@pytest.mark.parametrize(
+    "parts", ["Training Testing", "train valid test", "val test", "train Test"]
+)
+def test_parts_by_other_names_are_neither_classes_nor_left_out(tmp_path: Path, parts: str) -> None:
+    for part in parts.split():
+        write_images(tmp_path / part, {"a": 10, "b": 10})
+    with pytest.raises(
+        UserError, match=r"which look like parts; the names of parts are train, val"
+    ):
+        load_training_data(f"folder:{tmp_path}@8", tmp_path)
+
+
+def test_a_class_may_be_called_test(tmp_path: Path) -> None:
+    write_images(tmp_path, {"control": 10, "test": 10})
+    assert load_training_data(f"folder:{tmp_path}@8", tmp_path).class_names == ("control", "test")
+
+
+def test_metadata_that_pillow_cannot_write_again_make_a_file_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
+
+    def rewrite(_image: Image.Image) -> Image.Image:
+        raise struct.error("required argument is not an integer")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", rewrite)
+    with pytest.raises(UnreadableError, match="error"):
+        read_square(tmp_path / "a.jpg", 4, "RGB")
+
+
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     write_images(tmp_path, {"a": 12, "b": 10})
     for number in range(5):
@@ -375,6 +443,56 @@ def test_a_folder_of_64_pixel_images_is_searched_retrained_and_loaded(
     assert loaded.class_names == ("cat", "dog", "owl")
     assert loaded.resolution == 64
     assert find_study("pets-64-tiny-3k-tiny", None).study_name == study.study_name
+
+
+def test_a_test_image_that_cannot_be_read_is_named_before_anything_is_trained(
+    tiny: Callable[..., Study], folder: Path
+) -> None:
+    write_images(folder / "pets", {"cat": 20, "dog": 20}, (16, 16))
+    every = ImageFolder(folder / "pets", 16).files("train")
+    test = split_indices(torch.tensor([label for _, label in every]), TEST_SEED)[1]
+    bad = every[int(test[0])][0]
+    bad.write_bytes(bad.read_bytes()[:60])
+    assert len(load_training_data("folder:pets", folder).train) > 0, "it is none of theirs"
+    with pytest.raises(UserError, match=rf"cannot be read: pets/.*{bad.name} .*; remove"):
+        tiny(1, dataset="folder:pets")
+    assert not list(folder.glob("studies/*.db"))
+
+
+@pytest.mark.parametrize("size", [None, 8, 64])
+def test_a_folder_whose_name_ends_in_a_number_is_itself(folder: Path, size: int | None) -> None:
+    write_images(folder / "photos@100", {"a": 10, "b": 10})
+    write_images(folder / "photos", {"a": 10, "b": 10, "c": 10})
+    data = load_training_data(full_name("folder:photos@100", size), folder)
+    assert data.class_names == ("a", "b")
+    assert data.image_size == (size or 64)
+    assert load_training_data(full_name("folder:photos@16", None), folder).image_size == 16
+
+
+def test_a_training_of_a_folder_goes_on_once_it_is_moved(
+    tiny: Callable[..., Study], folder: Path
+) -> None:
+    write_images(folder / "beasts", {"cat": 20, "dog": 20}, (16, 16))
+    tiny(1, dataset="folder:beasts", image_size=16, study="s")
+
+    def stop(done: int, _total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    train = functools.partial(
+        nas.retrain, 0, device="cpu", epochs=2, batch_size=10, checkpoint_seconds=0
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(listener=RetrainListener(on_step=stop))
+    (folder / "beasts").rename(folder / "animals")
+    steps: list[int] = []
+    (done,) = train(
+        dataset="folder:animals",
+        image_size=16,
+        listener=RetrainListener(on_step=lambda done, _total: steps.append(done)),
+    )
+    assert steps[0] == 4
+    assert json.loads((done.folder / "config.json").read_text())["data"] == "folder:animals@16"
 
 
 def test_a_study_of_a_folder_goes_on_however_its_path_is_typed_also_once_it_is_moved(

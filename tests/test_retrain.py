@@ -26,11 +26,13 @@ from optuna.trial import TrialState
 
 import nas
 from nas.architecture import Architecture
+from nas.assignment import Assignment
 from nas.cli import main
 from nas.cli.retrain import retrain as retrain_command
 from nas.complexity import count_params
 from nas.data import load_test_data, load_training_data
 from nas.data_sets import DATASETS
+from nas.distributed import Ranks
 from nas.errors import UserError
 from nas.interruption import Interruption
 from nas.model import build_model
@@ -41,7 +43,7 @@ from nas.retraining import Retrained, RetrainListener
 from nas.samplers import trial_id
 from nas.split import Split
 from nas.study import enqueue, fail
-from nas.training import lr_at, make_optimizer
+from nas.training import DivergedError, lr_at, make_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -463,10 +465,84 @@ def test_all_checkpoints_stay_on_request(outside: Retrain) -> None:
 
 
 def test_a_diverged_training_fails_with_its_reason(folder: Path, outside: Retrain) -> None:
-    with pytest.raises(UserError, match=r"^net: diverged: the training loss of epoch"):
+    with pytest.raises(UserError, match=r"^net, seed 0: diverged: the training loss of epoch"):
         outside(peak_lr=100.0, momentum=0.99, weight_decay=1.0, warmup_fraction=0.0)
     (trial,) = sister(folder).trials
     assert (trial.state, trial.user_attrs["fail_reason"]) == (TrialState.FAIL, "diverged")
+
+
+def test_one_seed_that_diverges_does_not_keep_the_others_from_training(
+    folder: Path,
+    outside: Retrain,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train = nas.retraining.train_in_full
+
+    def fails_first(arch: Any, data: Any, config: Any, seed: int, *args: Any, **kwargs: Any) -> Any:
+        if seed == 0:
+            raise DivergedError("the training loss of epoch 1 is nan")
+        return train(arch, data, config, seed, *args, **kwargs)
+
+    monkeypatch.setattr(nas.retraining, "train_in_full", fails_first)
+    failures: list[str] = []
+    (retrained,) = outside(seeds=2, listener=RetrainListener(on_failure=failures.append))
+    assert retrained.seed == 1
+    assert failures == ["net, seed 0: diverged: the training loss of epoch 1 is nan"]
+    assert [t.state for t in sister(folder).trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    flags = "--architecture net.json --dataset synthetic --recipe tiny --device cpu --seeds 2"
+    with pytest.raises(SystemExit) as left:
+        nas.cli.main(["retrain", *flags.split()])
+    assert left.value.code == 2
+    printed = capsys.readouterr()
+    assert f"net: test {retrained.accuracy:.2%}" in printed.out
+    assert "error: 1 failed, the first: net, seed 0: diverged" in printed.err
+
+
+def test_a_model_that_cannot_be_exported_keeps_no_seed_from_training(
+    outside: Retrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path, *_: Any) -> Any:
+        raise UserError(f"not the same in {folder.name}")
+
+    monkeypatch.setattr(nas.retraining, "export", refuse)
+    failures: list[str] = []
+    both = outside(seeds=2, export=["fp16"], listener=RetrainListener(on_failure=failures.append))
+    assert [each.seed for each in both] == [0, 1]
+    assert [line.rpartition(": ")[2] for line in failures] == [
+        "not the same in seed-0",
+        "not the same in seed-1",
+    ]
+
+
+def test_a_trial_that_another_process_ended_is_one_line(folder: Path, outside: Retrain) -> None:
+    def end_it(_row: Any) -> None:
+        (trial,) = sister(folder).get_trials(states=(TrialState.RUNNING,))
+        sister(folder).tell(trial.number, 0.5)
+
+    with pytest.raises(UserError, match="was ended by another process, which had the same command"):
+        outside(listener=RetrainListener(on_epoch=end_it))
+    assert [t.value for t in sister(folder).trials] == [0.5]
+
+
+def test_a_network_trained_from_a_file_before_is_noted_on_its_trial(
+    folder: Path, study: Study
+) -> None:
+    (folder / "mine.json").write_text(study.trials[0].user_attrs["architecture_json"])
+    common = {"recipe": "tiny", "device": "cpu"}
+    (first,) = nas.retrain(architecture="mine.json", study=NAME, **common)
+    (again,) = nas.retrain(0, **common)
+    assert again.trial == first.trial
+    trial = optuna.trial.Trial(study, trial_id(study.trials[0]))
+    assert f"| tiny | 0 | test | {first.accuracy:.2%} |" in optuna_dashboard.get_note(trial)
+
+
+def test_other_images_on_another_machine_are_refused() -> None:
+    data = load_training_data("synthetic", "")
+    config = RetrainConfig.load("seed")[1].model_dump_json()
+    told = (ARCH.to_json(), config, 0, "synthetic", "", "0" * 16, False, "cpu", False)
+    with pytest.raises(UserError, match=f"not what rank 0 trains on .*{data.fingerprint}, there"):
+        Assignment(*told).do_share(Ranks(1, 2))
 
 
 # Recipes

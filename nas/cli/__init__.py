@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -64,6 +65,8 @@ def main(
 ) -> None:
     """Run a command line; leaves with the command's exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = make_app(*commands)(
             sys.argv[1:] if arguments is None else arguments,

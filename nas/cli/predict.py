@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+BATCH = 256  # images that are classified at a time
+
 
 def predict(
     folder: Annotated[Path, typer.Argument(help="What retrain.py left: .../strong/seed-0")],
@@ -40,7 +42,8 @@ def predict_files(folder: Path, images: list[Path], top: int) -> list[dict[str, 
     classifier = load_model(folder)
     side, channels = classifier.resolution, classifier.architecture.in_channels
     pixels = torch.cat([read_image(path, side, channels) for path in images])
-    best = classifier.predict(pixels).topk(min(top, len(classifier.class_names)))
+    probabilities = torch.cat([classifier.predict(part) for part in torch.split(pixels, BATCH)])
+    best = probabilities.topk(min(top, len(classifier.class_names)))
     return [
         {
             "image": str(path),

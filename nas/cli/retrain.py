@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli.choices import AnyStudy, Ranking, Storage
+from nas.errors import UserError
 from nas.retrain import retrain as run_retrain
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def retrain(
             precision=precision,
         )
     print_summary(retrained)
+    if display.failures:
+        raise UserError(f"{len(display.failures)} failed, the first: {display.failures[0]}")
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -29,6 +29,7 @@ class Lines:
     """Prints a line an epoch, with the time left, and one for each seed's end."""
 
     def __init__(self, *, quiet: bool) -> None:
+        self.failures: list[str] = []
         self._quiet = quiet
         self._epochs = 0
         self._step_of_start: int | None = None
@@ -45,6 +46,7 @@ class Lines:
             on_epoch=self.epoch,
             on_warning=self.warning,
             on_export=self.exported,
+            on_failure=self.failure,
             on_end=self.end,
             on_winner=self.winner,
         )
@@ -70,6 +72,11 @@ class Lines:
     def warning(self, line: str) -> None:
         """Print a warning, also when asked to be quiet."""
         typer.echo(f"warning: {line}", err=True)
+
+    def failure(self, line: str) -> None:
+        """Print what failed, also when asked to be quiet, and keep it."""
+        self.failures.append(line)
+        self.warning(line)
 
     def exported(self, exported: Exported) -> None:
         """Say what was written and how far it is from the model."""

@@ -101,10 +101,11 @@ def _print(described: dict[str, Any]) -> None:
         if value not in (None, ""):
             print(f"  {name.replace('_', ' '):<18} {_shown(value)}")
     for each in later:
-        score = each["accuracy"] if each["accuracy"] is not None else each["val_accuracy"]
         what = " ".join(str(each[key]) for key in ("recipe", "seed") if each[key] is not None)
-        split = "test" if each["accuracy"] is not None else "val"
-        print(f"  {each['kind']} {each['trial']}: {what} {split} {percent(score)} {each['notes']}")
+        scores = {"test": each["accuracy"], "val": each["val_accuracy"]}
+        reached = [f"{split} {percent(score)}" for split, score in scores.items() if score]
+        result = reached[0] if reached else each["result"].replace("_", " ")
+        print(f"  {each['kind']} {each['trial']}: {what} {result} {each['notes']}".rstrip())
 
 
 def _shown(value: object) -> str:
