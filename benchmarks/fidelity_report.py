@@ -16,6 +16,7 @@ For each candidate, over the networks that have it and every seed of the referen
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,14 @@ LADDERS: dict[str, tuple[tuple[str, float], ...]] = {
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Read the rows, one a run; the line on what was measured is a comment."""
-    return pd.read_csv(path, comment="#", dtype={"train_losses": str})
+    """Read the rows, one a run, with the `cost` of each: seconds of CPU, or else of the device.
+
+    The first line says what was measured.
+    """
+    with path.open(encoding="utf-8") as file:
+        device = json.loads(file.readline().removeprefix("#")).get("device", "cpu")
+    frame = pd.read_csv(path, comment="#", dtype={"train_losses": str})
+    return frame.assign(cost=frame["cpu_seconds" if device == "cpu" else "elapsed_seconds"])
 
 
 # Statistics
@@ -139,7 +146,7 @@ def estimate(statistic: Callable[..., Array], *columns: Array) -> Estimate:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a candidate says of networks, higher is better, and its seconds of CPU, by network."""
+    """What a candidate says of networks, higher is better, and its cost in seconds, by network."""
 
     name: str
     scores: pd.Series[float]
@@ -159,7 +166,7 @@ def candidates(rows: pd.DataFrame) -> list[Scores]:
         if str(name).startswith(REFERENCE):
             continue
         runs, label = group.set_index("network"), f"{name} seed {seed}" if seed else str(name)
-        seconds = runs["cpu_seconds"]
+        seconds = runs["cost"]
         found.append(Scores(label, runs["score"], seconds))
         if name in SCORES:
             continue
@@ -178,7 +185,7 @@ def _mean_of_seeds(rows: pd.DataFrame) -> list[Scores]:
         if str(name).startswith(REFERENCE) or group["seed"].nunique() < 2:
             continue
         seeds = group.pivot_table(index="network", columns="seed", values="score").dropna()
-        seconds = group.groupby("network")["cpu_seconds"].sum()[seeds.index]
+        seconds = group.groupby("network")["cost"].sum()[seeds.index]
         label = f"{name}, mean of {seeds.shape[1]} seeds"
         found.append(Scores(label, seeds.mean(axis=1), seconds))
     return found
@@ -198,7 +205,7 @@ def _rank_models(rows: pd.DataFrame) -> list[Scores]:
         truth = seeds.loc[features.index].mean(axis=1).to_numpy()
         predicted = leave_one_out(features.to_numpy(), truth)
         runs = rows[(rows["seed"] == 0) & rows["candidate"].isin(features.columns)]
-        seconds = runs.groupby("network")["cpu_seconds"].sum()[features.index]
+        seconds = runs.groupby("network")["cost"].sum()[features.index]
         label = f"ridge on untrained scores and {short}"
         found.append(Scores(label, pd.Series(predicted, features.index), seconds))
     return found
@@ -226,7 +233,7 @@ def fidelity(rows: pd.DataFrame) -> pd.DataFrame:
     """Compare every candidate with the reference; one row each, the cheapest first."""
     seeds = reference_seeds(rows)
     chosen = rows[rows["candidate"] == REFERENCE]
-    reference_seconds = chosen.groupby("network")["cpu_seconds"].sum()
+    reference_seconds = chosen.groupby("network")["cost"].sum()
     table = []
     for candidate in candidates(rows):
         both = candidate.scores.dropna().index.intersection(seeds.index)
@@ -270,7 +277,7 @@ def ladders(rows: pd.DataFrame) -> pd.DataFrame:
     seeds = reference_seeds(rows)
     first = rows[rows["seed"] == 0]
     wide = first.pivot_table(index="network", columns="candidate", values="score")
-    seconds = first.pivot_table(index="network", columns="candidate", values="cpu_seconds")
+    seconds = first.pivot_table(index="network", columns="candidate", values="cost")
     needed = sorted({name for rungs in LADDERS.values() for name, _ in rungs})
     if not set(needed) <= set(wide):
         return pd.DataFrame()
@@ -363,7 +370,7 @@ def figure(table: pd.DataFrame) -> Figure:
             textposition="top center",
             name="Pareto front" if is_front else "other",
         )
-    drawn.update_xaxes(type="log", title="seconds of CPU a network")
+    drawn.update_xaxes(type="log", title="seconds a network, of one CPU core or of the device")
     drawn.update_yaxes(title="Spearman's correlation with the reference")
     return drawn
 

@@ -9,8 +9,9 @@ keeps all it did, and the next call goes on with it. What is finished is not run
 
 `DIR/results` holds small files only, those to publish. `--pack OUT` also leaves a small copy of the
 work folder in OUT (databases, results, the newest checkpoint of what is not finished), from which
-`--work OUT` goes on elsewhere. `--tiny` tries all of it on a CPU, on generated images.
-See docs/headline.md.
+`--work OUT` goes on elsewhere. `--short` is made for one call: a search of 16 trials, one seed of a
+short schedule, nothing that tells networks apart. `--tiny` tries all of it on a CPU, on generated
+images. See docs/headline.md.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ class Scale:
         size: Most parameters of a network.
         search: Further flags of search.py.
         baseline: What retrain.py is told to train the hand-made network.
+        proxied: Further flags of training_speed.py.
         timed: Flags of retrain_throughput.py.
         settings: Flags of every full training.
         num_images: Of an epoch of full training.
@@ -63,6 +65,7 @@ class Scale:
         schedules: Epochs that are considered, ascending.
         minutes: For the trainings under `strong`, and for the longest one.
         fast_epochs: Of the short schedules.
+        pieces: Names of those that are run, in order.
     """
 
     study: str
@@ -70,6 +73,7 @@ class Scale:
     size: int
     search: str
     baseline: str
+    proxied: str
     timed: str
     settings: str
     num_images: int
@@ -79,6 +83,7 @@ class Scale:
     schedules: tuple[int, ...]
     minutes: tuple[float, float]
     fast_epochs: tuple[int, ...]
+    pieces: tuple[str, ...] = ("speed", "search", "seed", "strong", "longest", "fast")
 
 
 FULL = Scale(
@@ -87,6 +92,7 @@ FULL = Scale(
     size=5_000_000,
     search="--budget 5e6 --trials 200",
     baseline="--model ResNet26_97",
+    proxied="",
     timed="--model ResNet26_97 --recipes strong seed --steps 100 --rounds 5 --workers 12 --compile",
     settings="",
     num_images=50_000,
@@ -97,12 +103,25 @@ FULL = Scale(
     minutes=(54.0, 25.0),
     fast_epochs=(10, 20, 40, 80),
 )
+SHORT = replace(
+    FULL,
+    study="cifar10-resnet-5M-short",
+    search="--budget 5e6 --trials 16 --finalists 2x1",
+    proxied="--steps 20 --repeats 2",
+    timed="--model ResNet26_97 --recipes strong seed --steps 30 --rounds 3 --workers 12",
+    search_epochs=16 * 4 + 2 * 16,
+    seeds=1,
+    schedules=(5, 8, 10, 15, 20, 30),
+    minutes=(2.0, 0.0),
+    pieces=("speed", "search", "strong"),
+)
 TINY = Scale(
     study="synthetic-resnet-20k-quick-epochs1-resolution8",
     dataset="synthetic",
     size=20_000,
     search="--budget 20k --trials 2 --proxy quick --epochs 1 --resolution 8 --finalists 1x1",
     baseline="--trial 0",
+    proxied="--steps 1 --repeats 1",
     timed="--model ResNet-20 --recipes strong seed --steps 1 --rounds 1 --workers 1",
     settings="--resolution 8 --batch-size 1000",
     num_images=10_000,
@@ -203,11 +222,10 @@ def plan_epochs(scale: Scale, results: Path) -> Plan:
 def speed(scale: Scale, _plan: Plan | None) -> list[Command]:
     """Time a proxy trial and full training at full size."""
     size, out = scale.size, "results/training_speed.csv"
-    fewer = "" if scale is FULL else " --steps 1 --repeats 1"
     return [
         Command(
-            f"benchmarks/training_speed.py --dataset {scale.dataset} --sizes {size} --out {out}"
-            f"{fewer}",
+            f"benchmarks/training_speed.py --dataset {scale.dataset} --sizes {size} --out {out} "
+            f"{scale.proxied}".strip(),
             180,
         ),
         Command(
@@ -453,7 +471,7 @@ class Session:
         """Read the study's leaderboard, the best first."""
         flags = ["leaderboard", self.scale.study, "--top", "100", "--json"]
         done = subprocess.run(
-            [sys.executable, "-m", "nas", *flags], cwd=self.work, check=True,
+            [sys.executable, "-m", "nas", *flags], cwd=self.work, check=True, timeout=60,
             env=environment(), capture_output=True, text=True,
         )  # fmt: skip
         rows: list[dict[str, Any]] = json.loads(done.stdout)
@@ -473,12 +491,12 @@ class Session:
         running = [self.start(["-m", "nas", *shlex.split(text)]) for text in commands]
         until = time.monotonic() + STOP_SECONDS
         for process in running:
-            wait_or_stop(process, until - time.monotonic())
+            wait_or_kill(process, until - time.monotonic())
         write_records(url, study, self.results)
 
     def show(self) -> int:
         """Print what is left and about how long it takes; gives the number of commands."""
-        left = self.left(PIECES)
+        left = self.left(self.scale.pieces)
         print(f"\n{len(left)} commands left" + (", in this order:" if left else ""))
         for piece, command in left:
             seconds = self.log.seconds_left(command)
@@ -504,8 +522,13 @@ def wait_or_stop(process: subprocess.Popen[bytes], seconds: float) -> int:
         return process.wait(max(seconds, 0.0))
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.send_signal(signal.SIGINT)
+    return wait_or_kill(process, STOP_SECONDS)
+
+
+def wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """Wait for a process, kill it when time is up; gives its exit code."""
     try:
-        return process.wait(STOP_SECONDS)
+        return process.wait(max(seconds, 0.0))
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
@@ -571,7 +594,7 @@ def record(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def pack(work: Path, out: Path) -> None:
-    """Copy what a later call goes on from: databases, results, the newest checkpoint of each.
+    """Copy what a later call goes on from: databases, results, the newest checkpoint of all.
 
     Not the report, which is large and made again by each call.
     """
@@ -585,11 +608,11 @@ def pack(work: Path, out: Path) -> None:
         copy.close()
     for old in (out / "studies").rglob("step-*.safetensors"):
         old.unlink()
-    for folder in (work / "studies").rglob("checkpoints"):
-        for newest in sorted(folder.glob("step-*.safetensors"))[-1:]:
-            to = out / newest.relative_to(work)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(newest, to)
+    checkpoints = (work / "studies").rglob("checkpoints/step-*.safetensors")
+    for newest in sorted(checkpoints, key=lambda path: path.stat().st_mtime)[-1:]:
+        to = out / newest.relative_to(work)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(newest, to)
     files = [path for path in out.rglob("*") if path.is_file()]
     sizes = sorted(((path.stat().st_size, path) for path in files), reverse=True)
     print(f"\npacked {sum(size for size, _ in sizes) / 1e6:.1f} MB in {out}, the largest:")
@@ -606,7 +629,9 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--pack", type=Path, help="folder for a small copy to go on from")
-    parser.add_argument("--tiny", action="store_true", help="try it on a CPU")
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument("--short", action="store_true", help="what fits in one call")
+    scale.add_argument("--tiny", action="store_true", help="try it on a CPU")
     return parser.parse_args(argv)
 
 
@@ -617,21 +642,24 @@ def main(argv: list[str] | None = None) -> int:
     deadline = time.monotonic() - CLOSING_SECONDS
     asked = parsed(argv)
     session = Session(
-        TINY if asked.tiny else FULL,
+        TINY if asked.tiny else SHORT if asked.short else FULL,
         asked.work.resolve(),
         asked.data.resolve(),
         asked.device,
         deadline + 60 * asked.minutes,
     )
     session.results.mkdir(parents=True, exist_ok=True)
-    pieces = [asked.piece] if asked.piece in PIECES else list(PIECES)
+    pieces = [asked.piece] if asked.piece in PIECES else list(session.scale.pieces)
+    out = None if asked.pack is None else asked.pack.resolve()
     try:
         if asked.piece != "status" and session.do(pieces):
+            if out is not None:
+                pack(session.work, out)  # first of all: what follows may take longer than there is
             session.close()
         session.show()
     finally:
-        if asked.pack is not None:
-            pack(session.work, asked.pack.resolve())
+        if out is not None:
+            pack(session.work, out)
     if session.has_failed:
         return 1
     return EXIT_LEFT if session.left(pieces) else 0

@@ -116,6 +116,7 @@ class Setting:
     budget: int
     space: str
     base: ProxyConfig
+    device: str = "cpu"
 
     def head(self) -> dict[str, Any]:
         """Give it in JSON's types."""
@@ -124,6 +125,7 @@ class Setting:
             "budget": self.budget,
             "space": self.space,
             "base": self.base.model_dump(),
+            **({} if self.device == "cpu" else {"device": self.device}),
         }
 
 
@@ -339,6 +341,7 @@ def measure_all(
 def default_path(setting: Setting) -> Path:
     """Name the file of a setting."""
     name = f"{setting.dataset}-{budget_name(setting.budget)}-{setting.base.resolution}px"
+    name += "" if setting.device == "cpu" else f"-{setting.device}"
     return RESULTS / f"proxy_fidelity-{name}.csv"
 
 
@@ -359,7 +362,8 @@ def main() -> None:
     precision = resolved_precision(arguments.device, "auto")
     changes = {"epochs": 4, "precision": precision}
     base = ProxyConfig.load(arguments.base)[1].model_copy(update=changes)
-    setting = Setting(arguments.dataset, int(parse_count(arguments.budget)), arguments.space, base)
+    budget = int(parse_count(arguments.budget))
+    setting = Setting(arguments.dataset, budget, arguments.space, base, arguments.device)
     data = load_training_data(arguments.dataset, arguments.data)
     archs = networks(setting, data.num_classes, arguments.networks)
     rows = Rows(arguments.rows or default_path(setting), setting)

@@ -43,7 +43,14 @@ from nas.model import build_model
 from nas.presets import hand_made_network, read_architecture
 from nas.provenance import provenance
 from nas.recipe import RetrainConfig
-from nas.training import autocast, choose_device, make_optimizer, start_training, train
+from nas.training import (
+    autocast,
+    choose_device,
+    is_of_compiler,
+    make_optimizer,
+    start_training,
+    train,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,8 +210,14 @@ def measure(
 ) -> Iterator[dict[str, object]]:
     """Run the rounds of one recipe; yields a row for each loop."""
     running = loops(arch, data, config, arguments.workers, is_compiled=arguments.compile)
-    for epochs in running.values():
-        speed(epochs, arguments.device)  # not counted: workers start, memory is allocated
+    for name, epochs in list(running.items()):
+        try:
+            speed(epochs, arguments.device)  # not counted: workers start, memory is allocated
+        except RuntimeError as error:
+            if not is_of_compiler(error):
+                raise
+            print(f"{name} left out: {type(error).__name__}: {str(error)[:200]}", flush=True)
+            del running[name]
     rounds = [
         {name: speed(epochs, arguments.device) for name, epochs in running.items()}
         for _ in range(arguments.rounds)
@@ -258,7 +271,7 @@ def main(argv: list[str] | None = None) -> None:
         "steps": arguments.steps,
         "workers": arguments.workers,
         "command": shlex.join(["python", "benchmarks/retrain_throughput.py", *sys.argv[1:]]),
-        **provenance(arguments.device),
+        **{name: value for name, value in provenance(arguments.device).items() if name != "host"},
     }
     rows = []
     for recipe in arguments.recipes:
@@ -273,11 +286,11 @@ def main(argv: list[str] | None = None) -> None:
                 f"{row['of_ceiling']:.1%} of the ceiling",
                 flush=True,
             )
-    if arguments.out:
-        with arguments.out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        if arguments.out:  # after each recipe, for time may be up before the next one's end
+            with arguments.out.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -149,13 +149,16 @@ def start_training(model: nn.Module, config: TrainingConfig, device: torch.devic
     """Set up the first step of a model that is on `device`."""
     model.train().to(memory_format=torch.channels_last)
     is_half = resolved_precision(device, config.precision) == "float16"
-    return TrainingState(
+    state = TrainingState(
         model,
         make_optimizer(model, config),
         torch.amp.GradScaler(device.type, enabled=is_half),
         None if config.ema_decay is None else ModelAverage(model, config.ema_decay),
         torch.zeros(2, device=device),
     )
+    if is_half:  # a first step that overflows would leave momentum as its memory was
+        state.make_room([f"momentum.{name}" for name, _ in model.named_parameters()])
+    return state
 
 
 def _means(totals: Tensor, num_images: int) -> tuple[float, float]:
@@ -346,9 +349,12 @@ def is_device_lost(error: BaseException) -> bool:
 NO_MEMORY = (
     "can't allocate memory",
     "not enough memory",
-    "CUDA error: out of memory",
+    "out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "unable to find an engine to execute this computation",
 )
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import AutoAugment as TorchvisionAutoAugment
-from torchvision.transforms import AutoAugmentPolicy
+from torchvision.transforms import AutoAugmentPolicy, InterpolationMode
 from torchvision.transforms import TrivialAugmentWide as TorchvisionTrivialAugment
 from torchvision.transforms.v2 import functional as tv
 
@@ -287,7 +287,7 @@ def test_perspective_equals_torchvisions_between_the_same_corners(
     images = varied_images(num_images, side, channels, seed)
     found = perspective(images, perspective_coefficients(ends, side))
     for image, result, end in zip(images, found, ends.tolist(), strict=True):
-        expected = tv.perspective(image, corners.tolist(), end, interpolation="bilinear", fill=0)
+        expected = tv.perspective(image, corners.tolist(), end, InterpolationMode.BILINEAR, fill=0)
         assert differences(result, expected).max() <= 1  # halves, rounded either way
 
 

@@ -36,7 +36,7 @@ def row(network: int, candidate: str, seed: int, score: float, seconds: float) -
         "plain_accuracy": -score,
         "val_loss": score,
         "train_losses": f"{score} {1.0}",
-        "cpu_seconds": seconds,
+        "cost": seconds,
     }
 
 

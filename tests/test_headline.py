@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import headline
 import headline_table
 import pytest
-from headline import FULL, PIECES, Command, Log, Plan, Session, fitting_epochs
+from headline import FULL, PIECES, SHORT, Command, Log, Plan, Session, fitting_epochs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +48,22 @@ def test_the_longest_schedule_is_chosen_that_fits_its_minutes() -> None:
     assert fitting_epochs(schedules, 2.0, 6, 54.0) == 200  # 2,400 of 2,916 s
     assert fitting_epochs(schedules, 2.0, 6, 44.0) == 100  # 2,400 of 2,376 s
     assert fitting_epochs(schedules, 100.0, 6, 1.0) == 50, "the shortest, where none fits"
+
+
+def test_the_short_scale_has_every_piece_that_its_winner_needs() -> None:
+    assert SHORT.pieces == ("speed", "search", "strong")
+    commands = [command.text for piece in SHORT.pieces for command in PIECES[piece](SHORT, PLAN)]
+    assert sum("--seeds 1 " in text for text in commands) == 2
+    assert all(SHORT.study in text for text in commands if "retrain.py" in text)
+
+
+def test_what_does_not_end_is_killed_at_one_moment_for_all() -> None:
+    code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+    started = time.monotonic()
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    codes = [headline.wait_or_kill(each, started + 1 - time.monotonic()) for each in running]
+    assert codes == [-signal.SIGKILL] * 3
+    assert time.monotonic() - started < 30
 
 
 def test_both_networks_get_the_same_recipe_epochs_and_seeds() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 from functools import partial
@@ -21,6 +22,7 @@ from nas.training import (
     lr_at,
     make_optimizer,
     resolved_precision,
+    start_training,
     train,
 )
 
@@ -292,6 +294,29 @@ def test_other_errors_are_not_out_of_memory() -> None:
         torch.zeros(2) @ torch.zeros(3)
     assert not is_out_of_memory(caught.value)
     assert not is_out_of_memory(ValueError("can't allocate memory"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory",
+        "CUDA driver error: out of memory",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_memory_may_run_out_in_the_driver_or_a_library(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words))
+
+
+def test_in_float16_momentum_begins_at_zero_for_a_first_step_may_be_left_out() -> None:
+    half = dataclasses.replace(CONFIG, precision="float16")
+    state = start_training(resnet(), half, torch.device("cpu"))
+    momentum = [each["momentum_buffer"] for each in state.optimizer.state.values()]
+    assert len(momentum) == len(list(state.model.parameters()))
+    assert not any(each.any() for each in momentum)
+    assert not start_training(resnet(), CONFIG, torch.device("cpu")).optimizer.state
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
