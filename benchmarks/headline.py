@@ -42,6 +42,8 @@ LEAST_SECONDS = 60.0  # with less than this left no command is started
 SHARE_PLANNED = 0.9  # of the minutes for trainings; the rest is start-up
 COMPILE_GAIN = 1.1  # `--compile` is used where its epochs are at least so much faster
 SEARCHED = 1.4  # multiply-adds of 400 random networks of the window, to ResNet26_97's
+MOST_FAILURES = 2  # of a command by itself, after which those behind it are run first
+STOPPED = (0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGKILL)  # exit codes of no failure
 EXIT_LEFT = 3  # there is more to do, and the same call goes on with it
 
 
@@ -364,6 +366,11 @@ class Log:
         spent = sum(float(row["seconds"]) for row in self._of(command))
         return max(command.seconds - spent, 0.0)
 
+    def has_failed_for_good(self, command: Command) -> bool:
+        """Tell whether it ended by itself without having done its work, again and again."""
+        codes = [int(row["exit_code"]) for row in self._of(command)]
+        return sum(code not in STOPPED for code in codes) >= MOST_FAILURES
+
     def _of(self, command: Command) -> list[dict[str, str]]:
         text = f"python {command.text}"
         return [row for row in read_rows(self.path) if row["command"] == text]
@@ -422,7 +429,7 @@ class Session:
         pieces, has_run = list(pieces), False
         while True:
             self.decide()
-            left = self.left(pieces)
+            left = [(p, c) for p, c in self.left(pieces) if not self.log.has_failed_for_good(c)]
             if not left or self.seconds_left < LEAST_SECONDS:
                 break
             piece, command = left[0]

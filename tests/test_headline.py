@@ -83,6 +83,18 @@ def test_what_is_finished_is_left_out_and_what_was_stopped_is_not(session: Sessi
     assert [command for _, command in session.left(["speed"])] == [second]
 
 
+def test_what_failed_twice_no_longer_keeps_the_others_from_running(session: Session) -> None:
+    command = Command("retrain.py")
+    for code, is_given_up in ((128 + signal.SIGINT, False), (2, False), (0, False), (2, True)):
+        session.log.add(command, 0.0, 1.0, code)
+        assert session.log.has_failed_for_good(command) == is_given_up
+    for _, each in session.left(["speed"]):
+        session.log.add(each, 0.0, 1.0, 2)
+        session.log.add(each, 0.0, 1.0, 2)
+    assert len(session.left(["speed"])) == 2
+    assert not session.do(["speed"]), "nothing is started"
+
+
 def test_trainings_wait_for_the_search(session: Session) -> None:
     with pytest.raises(SystemExit, match="strong comes after speed"):
         session.do(["strong"])
