@@ -26,7 +26,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "block types": ("block type", "block"),
     "channels": ("widths", "width", "c", "filters", "channels per stage", "widths per stage"),
     "parameters": ("params", "num params", "number of parameters", "total params"),
-    "accuracy": ("acc", "test accuracy", "test acc", "final accuracy", "top", "top acc"),
+    "accuracy": ("acc", "test accuracy", "test acc", "final accuracy", "top 1", "top 1 accuracy"),
     "val accuracy": ("validation accuracy", "val acc"),
     "optimizer": ("optimiser",),
     "lr": ("learning rate",),
@@ -34,7 +34,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "notes": ("note", "comment", "comments", "remarks"),
     "date": (),
 }
-"""A column's own name and the others it goes by; case, punctuation, digits, units do not matter."""
+"""A column's own name and the others it goes by.
+
+Case, punctuation, units and all numbers but 1 do not matter.
+"""
 
 OF_EXPORTS = ("result", "trial", "proposed by")  # of where a try was made; not read
 
@@ -96,7 +99,7 @@ class Column:
         """Read a title."""
         lower = title.lower().replace("_", " ")
         units = [match.strip("([ ])").replace("percent", "%") for match in UNIT.findall(lower)]
-        plain = " ".join(re.findall(r"[a-z]+", UNIT.sub(" ", lower)))
+        plain = " ".join(re.findall(r"[a-z]+|(?<!\d)1(?!\d)", UNIT.sub(" ", lower)))
         name = next((name for name, others in COLUMNS.items() if plain in (name, *others)), None)
         return cls(title.strip(), name, units[0] if units else "")
 

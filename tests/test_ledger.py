@@ -382,11 +382,12 @@ def test_columns_that_are_not_read_are_named(
 ) -> None:
     study = scored()
     Path("a.csv").write_text(
-        'Model,blocks,channels,kernel,Top-1 (%),GPU,result\na,"1,1","4,8",5,97.1,A100,scored\n'
+        "Model,blocks,channels,kernel,Top-1 (%),Top-5 (%),GPU,result\n"
+        'a,"1,1","4,8",5,97.1,99.9,A100,scored\n'
     )
     assert run("import", "a.csv", "--json") == 0
     printed = capsys.readouterr()
-    assert printed.err == "warning: columns that are not known, and not read: 'GPU'\n"
+    assert printed.err == "warning: columns that are not known, and not read: 'Top-5 (%)', 'GPU'\n"
     assert [row["verdict"] for row in json.loads(printed.out)] == ["imported"]
     (found,) = history(study)
     assert (found.accuracy, [s.kernel_size for s in found.arch.stages]) == (0.971, [5, 5])
