@@ -8,7 +8,7 @@ import optuna
 
 from nas.errors import UserError
 from nas.files import LOCK, only_here
-from nas.find_study import SISTERS
+from nas.find_study import SISTERS, study_url
 from nas.presets import STUDIES
 from nas.register import Register
 from nas.storage import sqlite_url
@@ -67,7 +67,11 @@ def _refuse_while_running(storage: RDBStorage, name: str) -> None:
 
 
 def _refuse_while_training(name: str) -> None:
-    for lock in sorted((STUDIES / name).rglob(LOCK)):
+    try:
+        study_url(name)
+    except UserError:  # a name that leads elsewhere: nothing is trained under it
+        return
+    for lock in sorted((STUDIES / name).glob(f"*/*/seed-*/{LOCK}")):
         with only_here(lock.parent):
             pass
 

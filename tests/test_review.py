@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pytest
 from hypothesis import given
+from optuna.trial import TrialState
 from sqlalchemy import text
 from strategies import architectures
 
@@ -352,6 +353,36 @@ def test_a_study_whose_network_is_trained_in_full_is_not_deleted(
             delete(storage, name)
         other.communicate()
     delete(storage, name)
+
+
+def test_deletion_touches_no_folder_that_a_study_of_others_is_named_after(
+    folder: Path, scored: Callable[..., Study]
+) -> None:
+    scored(ARCH)
+    storage = find_storage(NAME, None)[1]
+    theirs = folder / "elsewhere" / "a" / "b" / "seed-0" / ".lock"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    name = str(folder / "elsewhere")
+    optuna.create_study(storage=storage, study_name=name)
+    delete(storage, name)
+    assert theirs.read_text() == "theirs"
+
+
+def test_a_failed_training_says_so_and_a_score_of_nothing_is_one(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH)
+    arch = Architecture.from_json(study.trials[0].user_attrs["architecture_json"])
+    record(study, arch, 0.0, split="test", source_trial=0, seed=0)
+    sister = open_sister(study._storage, NAME, "retrain")
+    attrs = {"architecture_json": arch.to_json(), "recipe": "strong", "source_trial": 0, "seed": 1}
+    failed = {**attrs, "split": "test", "fail_reason": "out_of_memory"}
+    sister.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs=failed))
+    run("show", "0")
+    out = capsys.readouterr().out
+    assert "retrain 0: strong 0 test 0.00%" in out
+    assert "retrain 1: strong 1 out of memory" in out
 
 
 def test_a_damaged_record_is_one_line(

@@ -103,7 +103,9 @@ def _print(described: dict[str, Any]) -> None:
     for each in later:
         what = " ".join(str(each[key]) for key in ("recipe", "seed") if each[key] is not None)
         scores = {"test": each["accuracy"], "val": each["val_accuracy"]}
-        reached = [f"{split} {percent(score)}" for split, score in scores.items() if score]
+        reached = [
+            f"{split} {percent(score)}" for split, score in scores.items() if score is not None
+        ]
         result = reached[0] if reached else each["result"].replace("_", " ")
         print(f"  {each['kind']} {each['trial']}: {what} {result} {each['notes']}".rstrip())
 
