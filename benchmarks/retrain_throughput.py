@@ -38,6 +38,7 @@ from nas.batches import Batches
 from nas.complexity import count
 from nas.data import load_training_data
 from nas.distributed import ALONE, Ranks
+from nas.failures import is_of_compiler
 from nas.full_training import FullData
 from nas.model import build_model
 from nas.presets import hand_made_network, read_architecture
@@ -46,7 +47,6 @@ from nas.recipe import RetrainConfig
 from nas.training import (
     autocast,
     choose_device,
-    is_of_compiler,
     make_optimizer,
     start_training,
     train,

@@ -11,11 +11,12 @@ from optuna import TrialPruned
 
 from nas.architecture import Architecture
 from nas.complexity import count, size_bytes
+from nas.failures import is_out_of_memory
 from nas.provenance import provenance
 from nas.proxy import run_proxy
 from nas.samplers import Exhausted, trial_id
 from nas.study import METRIC, TrialFailed
-from nas.training import DivergedError, is_out_of_memory, resolved_precision
+from nas.training import DivergedError, resolved_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable

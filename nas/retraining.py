@@ -13,6 +13,7 @@ from nas.data import load_test_data
 from nas.distributed import ALONE, Ranks, is_lost_rank
 from nas.errors import UserError
 from nas.export import WEIGHTS, Classifier
+from nas.failures import is_of_compiler, is_out_of_memory
 from nas.files import only_here
 from nas.formats import export
 from nas.full_training import FullData, Listener, require_fit, train_in_full
@@ -20,13 +21,7 @@ from nas.provenance import provenance
 from nas.retrain_record import RetrainRecord
 from nas.sisters import find_begun, find_finished
 from nas.split import resize
-from nas.training import (
-    DivergedError,
-    evaluate,
-    is_of_compiler,
-    is_out_of_memory,
-    resolved_precision,
-)
+from nas.training import DivergedError, evaluate, resolved_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -229,7 +229,7 @@ def look(study: Study, register: Register, space: SearchSpace, lookout: Lookout)
 
 def _is_device_lost(error: Exception) -> bool:
     """Tell whether every further trial would fail in this process."""
-    from nas.training import is_device_lost  # brings torch, which only objectives need
+    from nas.failures import is_device_lost  # brings torch, which only objectives need
 
     return is_device_lost(error)
 

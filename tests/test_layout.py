@@ -14,7 +14,7 @@ NAS = ROOT / "nas"
 
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
-    ("errors", "architecture", "residual", "progress", "interruption"),
+    ("errors", "failures", "architecture", "residual", "progress", "interruption"),
     ("presets", "synthetic", "files", "training_state", "image_folder", "split"),
     ("image_cache", "checkpoint"),
     ("data_sets",),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.batches import Batches, Normalization, RandomFlip
+from nas.failures import is_out_of_memory
 from nas.model import build_model
 from nas.split import Split
 from nas.training import (
@@ -18,7 +19,6 @@ from nas.training import (
     TrainingConfig,
     evaluate,
     has_bfloat16_cpu,
-    is_out_of_memory,
     lr_at,
     make_optimizer,
     resolved_precision,
