@@ -92,7 +92,9 @@ class Objective:
         origin = self.proposer.origin
         names = {"base": self.sampler_name, "repaired": f"{self.sampler_name}, repaired"}
         trial.set_user_attr("proposed_by", names.get(origin, origin))
-        trial.set_user_attr("draws", dict(self.proposer.draws))
+        refused = {why: times for why, times in self.proposer.draws.items() if why != origin}
+        if refused:
+            trial.set_user_attr("draws", refused)
         return self.space.decode(trial.params)
 
     def _describe(self, trial: Trial, arch: Architecture) -> None:
@@ -144,6 +146,8 @@ class Objective:
     def _record(self, trial: Trial, result: ProxyResult) -> None:
         measured = asdict(result)
         del measured[METRIC]
+        if result.num_micro_batches == 1:  # what is as always needs no row in the database
+            del measured["num_micro_batches"]
         measured["elapsed_seconds"] = round(result.elapsed_seconds, 3)
         device = self.data.device
         precision = resolved_precision(device, self.proxy.precision)

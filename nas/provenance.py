@@ -33,6 +33,7 @@ def provenance(device: str, **others: object) -> dict[str, Any]:
     }
 
 
+@functools.cache  # the file is long where there are many processors
 def _processor() -> str:
     """Name the processor: Linux says it in a file, other systems through `platform`."""
     try:
