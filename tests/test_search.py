@@ -428,7 +428,10 @@ def test_a_network_enqueued_by_hand_is_not_recorded_as_the_samplers(tiny: Search
     study.enqueue_trial(fitting.params)
     enqueued = tiny(4).trials[3]
     assert enqueued.params == fitting.params
-    assert (enqueued.user_attrs["proposed_by"], "draws" in enqueued.user_attrs) == ("enqueued", False)
+    assert (enqueued.user_attrs["proposed_by"], "draws" in enqueued.user_attrs) == (
+        "enqueued",
+        False,
+    )
 
 
 def test_patience_counts_the_scored_trials_since_the_best() -> None:
