@@ -101,7 +101,7 @@ def denoise(scored: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
     costs = np.log(scored[["num_params", "num_macs"]].to_numpy(float)[is_placed])
     mean = scored["val_accuracy"].to_numpy(float, copy=True)
     found = estimate(np.hstack([columns, costs]), mean[is_placed])
-    std = np.full(len(mean), found.cv_error)
+    std = np.full(len(mean), found.cv_error or math.nan)
     mean[is_placed], std[is_placed] = found.mean, found.std
     return scored.assign(denoised=mean, denoised_std=std)
 

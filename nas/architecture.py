@@ -105,6 +105,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Refuse (ValueError) no stages, fewer than two classes and no channels."""
+        object.__setattr__(self, "stages", tuple(self.stages))  # a list would have no hash
         if not self.stages:
             raise ValueError("an architecture needs at least one stage")
         _require_int("num_classes", self.num_classes, 2)

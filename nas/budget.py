@@ -70,7 +70,7 @@ class Budget:
     @property
     def bounds(self) -> dict[str, tuple[int | None, int]]:
         """Give (minimum, maximum) of each limited cost, the parameters first."""
-        least = math.ceil(self.fill * self.max_params) or None
+        least = math.ceil(round(self.fill * self.max_params, 6)) or None  # 0.55 * 100 is above 55
         bounds: dict[str, tuple[int | None, int]] = {"num_params": (least, self.max_params)}
         if self.max_macs is not None:
             bounds["num_macs"] = (None, self.max_macs)

@@ -1,4 +1,4 @@
-"""BudgetSampler: any Optuna sampler under known cost limits.
+"""BudgetSampler: a sampler of Optuna's under known cost limits.
 
 Rejected draws never become trials. With Optuna 5, raising TrialPruned for over-budget draws makes
 TPE worse than random search, an Optuna constraint makes it no better, and redrawing inside the
@@ -16,17 +16,24 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, TPESampler
-from optuna.trial import TrialState
+from optuna.samplers import (
+    BaseSampler,
+    BruteForceSampler,
+    CmaEsSampler,
+    GridSampler,
+    PartialFixedSampler,
+    TPESampler,
+)
 
 from nas.errors import UserError
 from nas.feasible import Key, Params, Region, snap
+from nas.proposed import Known, num_proposals
 from nas.study_view import StudyView
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
-    from optuna.trial import FrozenTrial, Trial
+    from optuna.trial import FrozenTrial, TrialState
 
     from nas.feasible import Limit
 
@@ -36,7 +43,7 @@ MAX_REPAIRS = 4  # drawn parameters that are repaired, the latest first
 MAX_RANDOM = 50
 MAX_WALK = 2_000  # neighbours of earlier proposals, looked at when nothing else is new
 ENUMERABLE = 20_000  # points of a space small enough to look at every one
-RETRY_KEY = "failed_trial"  # Optuna's own mark of a trial that tries an earlier one again
+ONE_BY_ONE = (BruteForceSampler, GridSampler, PartialFixedSampler)  # they see no whole proposal
 
 Factory = Callable[[int], BaseSampler]
 
@@ -51,6 +58,9 @@ class Exhausted(Exception):  # noqa: N818 - the end of a finite space is not an 
 
 class BudgetSampler(BaseSampler):
     """Proposes only parameters within the limits that were not proposed before.
+
+    Between processes the latter needs a `claim`: each lists the others' trials before it proposes,
+    and two that do so in the same moment may propose the same.
 
     A proposal is drawn from `base`: redrawn where a draw is cheap (TPE: 20 times at first, fewer
     in a large study, where each costs more), then repaired, then replaced by a random one within
@@ -70,10 +80,11 @@ class BudgetSampler(BaseSampler):
         True
 
     Args:
-        base: A sampler, or a factory from a seed to one. With a factory the randomness of
-            proposal k derives from `seed` and k alone, so that a resumed study neither repeats
-            its draws nor departs from an undisturbed one.
-        search_space: The parameters. Others that a trial suggests go to `base` unchecked.
+        base: A sampler that proposes all parameters at once, or a factory from a seed to one. With
+            a factory the randomness of proposal k derives from `seed` and k alone, so that a
+            resumed study neither repeats its draws nor departs from an undisturbed one.
+        search_space: The parameters, as the objective suggests them. Others that a trial suggests
+            go to `base` unchecked.
         limits: Known cost limits.
         repair: Maps parameters outside to some within, or `None`; by default bisection on the
             line to a random point within, then each parameter put back where it may be.
@@ -87,6 +98,8 @@ class BudgetSampler(BaseSampler):
         origin: Which of base, repaired and random it is; "enqueued" if nothing was proposed.
 
     Raises:
+        TypeError: A base that gives parameters one by one, such as `GridSampler`.
+        ValueError: An objective that suggests a parameter otherwise than the search space says.
         NothingFits: When a proposal is asked for and nothing within the limits is found.
         Exhausted: When everything within them has been proposed; ends `study.optimize`.
     """
@@ -108,12 +121,13 @@ class BudgetSampler(BaseSampler):
         self.draws: Counter[str] = Counter()
         self.origin = "random"
         self._seeded_for: tuple[Study, int] | None = None
-        self._study: Study | None = None
-        self._finished: dict[int, Key | None] = {}  # keys by trial id
-        self._proposals: dict[int, Params] = {}  # of trials that may not have suggested all yet
+        self._known = Known(self.region)
         self._lock = Lock()  # of the threads of `study.optimize(n_jobs=2)`
         self._base = base
         self._sampler = base if isinstance(base, BaseSampler) else base(self.seed)
+        if isinstance(self._sampler, ONE_BY_ONE):
+            name = type(self._sampler).__name__
+            raise TypeError(f"{name} gives parameters one by one, which limits cannot be kept by")
         self._repair = repair or self.region.repair
         self._random_feasible = random_feasible or self.region.random
         self._claim = claim
@@ -139,14 +153,14 @@ class BudgetSampler(BaseSampler):
         """Propose parameters; what `enqueue_trial` fixed of them is kept as it is."""
         with self._lock:
             proposed = self._propose(study, trial)
-            self._proposals[trial_id(trial)] = proposed
+            self._known.note(trial, proposed)
         return {name: proposed[name] for name in search_space}
 
     def _propose(self, study: Study, trial: FrozenTrial) -> Params:
         trials = study.get_trials(deepcopy=False)
         self._base_of(study, trial, trials)
         rng = self._rng(trial, trials)
-        known = self._known(study, trial, trials)
+        known = self._known.of_others(study, trial, trials)
         view = StudyView(study, trials, self.region.search_space.keys())
         fixed = trial.system_attrs.get("fixed_params", {})
         completed: Params | None = None
@@ -179,8 +193,17 @@ class BudgetSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:  # noqa: ANN401 - Optuna's parameter
         """Leave a parameter outside the search space to `base`."""
-        base = self._base_of(study, trial, study.get_trials(deepcopy=False))
-        return base.sample_independent(study, trial, param_name, param_distribution)
+        if (expected := self.region.search_space.get(param_name)) is not None:
+            raise ValueError(
+                f"{param_name!r} is suggested as {param_distribution}, but is {expected} in the "
+                "search space of the limits: they must be the same"
+            )
+        with self._lock:
+            base = self._sampler
+            if not isinstance(self._base, BaseSampler):
+                trials = study.get_trials(deepcopy=False)
+                base = self._base(self._rng(trial, trials, param_name).randrange(2**31))
+            return base.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Tell `base`; where there is a factory, a base begins with its proposal."""
@@ -213,54 +236,14 @@ class BudgetSampler(BaseSampler):
             self._seeded_for = study, trial.number
         return self._sampler
 
-    def _rng(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> Random:
-        """Seed by the count of proposals before this one.
-
-        A trial that tries an earlier one again proposes nothing, nor did one that failed before
-        it had all parameters: with either, what follows is what an undisturbed study proposes.
-        """
-        retried = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
-        nothing = sum(
-            RETRY_KEY in t.system_attrs
-            or (
-                t.state is TrialState.FAIL
-                and t.number not in retried
-                and self._key(t.params) is None
-            )
-            for t in trials
-            if t.number < trial.number
-        )
-        return Random(f"{self.seed}/{trial.number - nothing}")
-
-    def _key(self, params: Mapping[str, Any]) -> Key | None:
-        if not self.region.search_space.keys() <= params.keys():
-            return None
-        return self.region.key(params)
-
-    def _known(
-        self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]
-    ) -> set[Key | None]:
-        """Collect what other trials have or, waiting in the queue, will have."""
-        if study is not self._study:
-            self._study, self._finished, self._proposals = study, {}, {}
-        known = set()
-        for other in trials:
-            number = trial_id(other)
-            if number in self._finished:
-                known.add(self._finished[number])
-            elif number != trial_id(trial):
-                is_finished = other.state.is_finished()
-                begun = {} if is_finished else self._proposals.get(number, {})
-                key = self._key(begun | other.system_attrs.get("fixed_params", {}) | other.params)
-                known.add(key)
-                if is_finished:
-                    self._finished[number] = key
-                    self._proposals.pop(number, None)
-        return known - {None}
+    def _rng(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], use: str = "") -> Random:
+        """Seed by the number of the proposal."""
+        number = num_proposals(self.region, trial, trials)
+        return Random(f"{self.seed}/{number}" + (f"/{use}" if use else ""))
 
     def _taken(self, trial: FrozenTrial, params: Params, known: set[Key | None]) -> str | None:
         """Say "known" of parameters that this or another worker proposed, or claim them."""
-        key = self._key(params)
+        key = self.region.key(params)
         if key not in known and (self._claim is None or self._claim(trial, params)):
             return None
         known.add(key)
@@ -285,7 +268,7 @@ class BudgetSampler(BaseSampler):
                 break
             yield "random", params
         if self.region.cardinality() <= ENUMERABLE:
-            rest = [p for p in self.region.enumerate() if self._key(p) not in known]
+            rest = [p for p in self.region.enumerate() if self.region.key(p) not in known]
             yield from (("random", params) for params in rng.sample(rest, len(rest)))
         else:
             yield from (("random", params) for params in self._near_known(known, rng))
@@ -297,7 +280,7 @@ class BudgetSampler(BaseSampler):
             near
             for key in rng.sample(keys, len(keys))
             for near in self.region.neighbours(self._params(key), rng)
-            if self._key(near) not in known
+            if self.region.key(near) not in known
         )
         yield from itertools.islice(around, MAX_WALK)
 
@@ -329,7 +312,8 @@ class BudgetSampler(BaseSampler):
 
     def _nothing(self, study: Study, known: set[Key | None]) -> Exception:
         seen = self.region.describe_seen()
-        if not known and not self.counts["known"]:
+        is_any_inside = any(self.region.verdict(self._params(key)) is None for key in known if key)
+        if not is_any_inside and not self.counts["known"]:
             is_sure = self.region.cardinality() <= ENUMERABLE
             what = "nothing in the search space fits" if is_sure else "nothing that fits was found"
             return NothingFits(f"{what}; seen: {seen}")
@@ -341,8 +325,3 @@ class BudgetSampler(BaseSampler):
             f"the search space seems exhausted: nothing new was found beside {len(known):,} "
             f"proposals ({seen})"
         )
-
-
-def trial_id(trial: FrozenTrial | Trial) -> int:
-    """Give the database's id of a trial; people see its number."""
-    return trial._trial_id  # noqa: SLF001 - Optuna's storages take it, its trials hide it

@@ -26,6 +26,7 @@ EVIDENCE_ROWS = 128  # evenly spread, of which the evidence is computed
 STEPS = 25  # of each climb up the evidence for the first warping
 FURTHER_STEPS = 8  # for each other, from where the one before ended
 JITTER = 1e-6
+FAR = 1e4  # deviations below the incumbent from where the leading term is as exact as can be
 LARGEST = 1e100  # of a value; its square must be a number
 
 # The logarithms of the last settings, after those of the relevances: the odds of the linear share,
@@ -239,3 +240,27 @@ def _loss(logarithms: Array, rows: Array, targets: Array) -> tuple[float, Array]
     deviations = np.append(np.full(num_columns, RELEVANCE_DEVIATION), DEVIATIONS)
     away = (logarithms - means) / deviations
     return float(loss + away @ away / 2), np.array(gradient) + away / deviations
+
+
+def log_expected_improvement(means: Array, deviations: Array, incumbent: float) -> Array:
+    """Give the logarithm of the expected improvement, which orders also what hardly improves.
+
+    Ament et al. 2023 (arXiv 2310.20708).
+    """
+    deviations = np.maximum(deviations, 1e-12)
+    gain: Array = np.log(deviations) + _log_gain((means - incumbent) / deviations)
+    return gain
+
+
+def _log_gain(z: Array) -> Array:
+    """Give log(z * Phi(z) + phi(z)), far below 0 by its leading term, phi(z) / z**2."""
+    from scipy.special import erfcx, log_ndtr  # here, for it takes a moment to import
+
+    log_density = -0.5 * z * z - 0.5 * math.log(2 * math.pi)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = math.sqrt(math.pi / 2) * erfcx(np.maximum(-z, 0) / math.sqrt(2))  # Phi / phi
+        below = log_density + np.log1p(z * ratio)
+        above = np.logaddexp(np.log(z) + log_ndtr(z), log_density)
+        far = log_density - 2 * np.log(-z)
+    gain: Array = np.where(z > 0, above, np.where(z > -FAR, below, far))
+    return gain

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from nas.budget_sampler import BudgetSampler, Exhausted, NothingFits, trial_id
+from nas.budget_sampler import BudgetSampler, Exhausted, NothingFits
 from nas.encoding import Encoding
 from nas.errors import UserError
 from nas.feasible import Limit, Region
+from nas.proposed import trial_id
 from nas.surrogate_sampler import Candidates, SurrogateSampler
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
     from nas.budget_sampler import Factory
@@ -38,12 +40,18 @@ __all__ = [
 ]
 
 DEFAULT = "default"
-SAMPLERS: dict[str, Factory] = {
-    "tpe": lambda seed: TPESampler(seed=seed),
-    "random": lambda seed: RandomSampler(seed=seed),
-    "gp": lambda seed: GPSampler(seed=seed, deterministic_objective=False),
-    "cmaes": lambda seed: CmaEsSampler(seed=seed),
-    "nsga2": lambda seed: NSGAIISampler(seed=seed),
+
+
+def _made(kind: Callable[..., BaseSampler], options: Mapping[str, Any], seed: int) -> BaseSampler:
+    return kind(seed=seed, **options)
+
+
+SAMPLERS: dict[str, Factory] = {  # no lambdas: Optuna tells people to pickle samplers
+    "tpe": partial(_made, TPESampler, {}),
+    "random": partial(_made, RandomSampler, {}),
+    "gp": partial(_made, GPSampler, {"deterministic_objective": False}),
+    "cmaes": partial(_made, CmaEsSampler, {}),
+    "nsga2": partial(_made, NSGAIISampler, {}),
 }
 NEEDS = {"cmaes": ("cmaes",)}  # the packages of the extra `samplers`
 

@@ -38,7 +38,8 @@ class Estimates:
 
     Attributes:
         mean: (N,) posterior means.
-        std: (N,) posterior standard deviations.
+        std: (N,) posterior standard deviations, to the side where there is more room, and none
+            wider than the values; NaN for a single value and where all are equal.
         cv_error: Root mean square error of the model for values it has not seen (leave-one-out).
         trust: Share of the variance of unseen values that the model predicts, in [0, 1], cautious
             by one standard error and corrected for a search's gathering at the top; values far
@@ -67,7 +68,7 @@ def estimate(features: Array, values: Array) -> Estimates:
         raise ValueError("features and values must be finite")
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     if len(values) < MIN_ROWS or spread == 0:
-        return Estimates(values, np.full_like(values, spread), spread, 0.0)
+        return Estimates(values, np.full_like(values, spread or math.nan), spread, 0.0)
     model = GaussianProcess(features, values)
     mean, std = model.predict(features)
     unseen = model.targets - model.residuals
@@ -78,7 +79,11 @@ def estimate(features: Array, values: Array) -> Estimates:
     std = np.hypot(std, left * math.sqrt((model.residuals**2).mean()))
     warping = model.warping
     cv_error = math.sqrt(((values - warping.inverse(unseen)) ** 2).mean())
-    return Estimates(warping.inverse(mean), std * warping.inverse_slope(mean), cv_error, trust)
+    means = warping.inverse(mean)
+    low, high = (warping.inverse(mean + side * std) for side in (-1, 1))
+    below = means - np.maximum(low, np.minimum(means, values.min()))
+    above = np.minimum(high, np.maximum(means, values.max())) - means
+    return Estimates(means, np.maximum(below, above), cv_error, trust)
 
 
 def _fence(values: Array) -> float:

@@ -11,8 +11,15 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from nas.errors import UserError
 from nas.feasible import draw
-from nas.gaussian_process import LARGEST, GaussianProcess, Kernel, evidences
+from nas.gaussian_process import (
+    LARGEST,
+    GaussianProcess,
+    Kernel,
+    evidences,
+    log_expected_improvement,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -71,6 +78,8 @@ class SurrogateSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Propose parameters within the limits; none while too few trials are scored."""
         del search_space
+        if len(study.directions) > 1:
+            raise UserError("the sampler default has one objective; for several: tpe or nsga2")
         candidates = self._candidates
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         others = [t for t in others if candidates.has(t.params)]
@@ -133,7 +142,9 @@ class SurrogateSampler(BaseSampler):
             if not new:
                 break
             predicted = model.predict(self._candidates.encode(new))
-            gains |= zip((k for k, _ in new), _improvement(*predicted, incumbent), strict=True)
+            gains |= zip(
+                (k for k, _ in new), log_expected_improvement(*predicted, incumbent), strict=True
+            )
             before, beam = beam, sorted([*beam, *new], key=lambda each: -gains[each[0]])[:BEAM]
             if beam == before:
                 break
@@ -258,19 +269,3 @@ def _thinned(number: int) -> NDArray[np.int64]:
     half = MAX_ROWS // 2
     early = np.linspace(0, number - half - 1, half).astype(np.int64)
     return np.concatenate([early, np.arange(number - half, number)])
-
-
-def _improvement(means: Array, deviations: Array, incumbent: float) -> Array:
-    """Give the logarithm of the expected improvement: it orders also what hardly improves."""
-    deviations = np.maximum(deviations, 1e-12)
-    z = (means - incumbent) / deviations
-    gain: Array = np.log(deviations) + np.array([_log_gain(float(each)) for each in z])
-    return gain
-
-
-def _log_gain(z: float) -> float:
-    """Give log(z * Phi(z) + phi(z)); below -5 by its leading term, phi(z) / z**2."""
-    log_density = -0.5 * z * z - 0.5 * math.log(2 * math.pi)
-    if z < -5:
-        return log_density - 2 * math.log(-z)
-    return math.log(z * math.erfc(-z / math.sqrt(2)) / 2 + math.exp(log_density))

@@ -35,9 +35,14 @@ class Warping:
 
     @classmethod
     def of(cls, values: Array, reach: float) -> Warping:
-        """Make one whose scale is so many distances of the best value from the median."""
+        """Make one whose scale is so many distances of the best value from the median.
+
+        Or from the thousandth part of the way to the worst, where half of all is as good as the
+        best: on a scale of no length a model's doubts would have no measure.
+        """
         top = float(values.max())
-        return cls(top, reach * max(top - float(np.median(values)), 1e-12))
+        distance = max(top - float(np.median(values)), (top - float(values.min())) / 1000, 1e-12)
+        return cls(top, reach * distance)
 
     def __call__(self, values: Array) -> Array:
         """Map values."""
@@ -57,8 +62,3 @@ class Warping:
             return self.top + warped
         values: Array = self.top - self.scale * np.expm1(-warped / self.scale)
         return values
-
-    def inverse_slope(self, warped: Array) -> Array:
-        """Give the slope of `inverse`."""
-        slope: Array = np.exp(-warped / self.scale)
-        return slope

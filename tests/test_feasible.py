@@ -179,6 +179,7 @@ def test_neighbours_lie_inside_and_differ_in_one_entry(region: Region, seed: int
 def test_neighbours_of_a_finite_space_are_all_those_one_step_away(
     region: Region, seed: int
 ) -> None:
+    assume(not any(getattr(dist, "log", False) for dist in region.search_space.values()))
     params = region.uniform(Random(seed))
 
     def is_one_step(point: dict[str, Any]) -> bool:
@@ -192,6 +193,24 @@ def test_neighbours_of_a_finite_space_are_all_those_one_step_away(
 
     near = list(region.neighbours(params, Random(seed)))
     assert sorted(map(repr, near)) == sorted(repr(p) for p in inside(region) if is_one_step(p))
+
+
+def test_a_step_on_a_logarithmic_scale_is_a_factor_and_at_least_a_whole_number() -> None:
+    space: Space = {"rate": FloatDistribution(1e-6, 1.0, log=True)}
+    space["batch"] = IntDistribution(1, 1_000_000, log=True)
+    near = list(Region(space, ()).neighbours({"rate": 1e-5, "batch": 2}, Random(0)))
+    rates = sorted(params["rate"] for params in near if params["batch"] == 2)
+    factors = [1e-5 * 10 ** (6 * share) for share in (-0.1, -0.01, 0.01, 0.1)]
+    assert rates == pytest.approx(factors)
+    assert sorted(params["batch"] for params in near if params["rate"] == 1e-5) == [1, 3, 8]
+
+
+def test_repair_halves_the_way_on_a_logarithmic_scale() -> None:
+    space: Space = {"rate": FloatDistribution(1e-6, 1.0, log=True)}
+    region = Region(space, (Limit("rate", lambda p: p["rate"], maximum=1e-3, minimum=1e-4),))
+    repaired = region.repair({"rate": 1.0}, Random(0))
+    assert repaired is not None
+    assert repaired["rate"] == pytest.approx(1e-3, rel=0.01)
 
 
 @given(regions(finite_spaces()))

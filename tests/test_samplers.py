@@ -246,14 +246,31 @@ def test_a_sampler_as_base_keeps_the_limits_and_repeats_nothing(base: BaseSample
         lambda: TPESampler(seed=0, n_startup_trials=5, multivariate=True, group=True),
         lambda: TPESampler(seed=0, n_startup_trials=5, multivariate=False),
         lambda: QMCSampler(seed=0),
-        lambda: optuna.samplers.BruteForceSampler(seed=0),
     ],
-    ids=["tpe-group", "tpe-independent", "qmc", "brute-force"],
+    ids=["tpe-group", "tpe-independent", "qmc"],
 )
 def test_other_samplers_of_optuna_serve_as_base(make: Callable[[], BaseSampler]) -> None:
     proposed = scored(run(study_of(make(), GRID, AREA), 12))
     assert {(p["width"], p["depth"]) for p in proposed} <= IN_AREA
     assert len(set(map(key, proposed))) == 12
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optuna.samplers.BruteForceSampler(seed=0),
+        lambda: optuna.samplers.GridSampler({"width": [1, 2]}),
+        lambda: optuna.samplers.PartialFixedSampler({"width": 1}, TPESampler(seed=0)),
+    ],
+    ids=["brute-force", "grid", "partial-fixed"],
+)
+def test_a_sampler_that_gives_parameters_one_by_one_is_refused(
+    make: Callable[[], BaseSampler],
+) -> None:
+    base = make()
+    with pytest.raises(TypeError, match=type(base).__name__):
+        study_of(base, GRID, AREA)
 
 
 def test_running_trials_are_not_proposed_again() -> None:
@@ -373,6 +390,17 @@ def test_a_trial_interrupted_amid_its_parameters_does_not_shift_those_after_it()
     trial.suggest_int("width", 4, 64, step=4)
     study.tell(trial, state=TrialState.FAIL)
     assert scored(run(again(study, "tpe"), 8)) == scored(undisturbed("tpe"))[:15]
+
+
+@pytest.mark.parametrize("base", ["tpe", "random"])
+def test_what_fails_amid_its_parameters_is_not_proposed_again_and_again(base: str) -> None:
+    study = study_of(base, GRID, AREA)
+    widths = []
+    for _ in range(12):
+        trial = study.ask()
+        widths.append(trial.suggest_int("width", 1, 9))
+        study.tell(trial, state=TrialState.FAIL)
+    assert len(set(widths)) > 3
 
 
 @pytest.mark.parametrize("base", ["tpe", "random", "nsga2"])
@@ -589,6 +617,14 @@ def test_where_a_random_feasible_of_ones_own_finds_nothing_the_default_looks() -
     assert 10 <= area(study.ask(GRID).params) <= 20
 
 
+def test_nothing_fits_also_where_a_study_holds_what_was_over_the_limit() -> None:
+    study = study_of("random", GRID, (Limit("area", area, maximum=0),))
+    study.enqueue_trial({"width": 9, "depth": 9})
+    study.tell(study.ask(GRID), 0.0)
+    with pytest.raises(NothingFits, match="area 1 to 81, allowed at most 0"):
+        study.ask(GRID)
+
+
 def test_looking_where_nothing_fits_is_bounded() -> None:
     evaluated = []
     space = {name: IntDistribution(1, 1000) for name in ("width", "depth")}
@@ -758,6 +794,25 @@ def test_a_parameter_outside_the_search_space_comes_from_the_base() -> None:
     trial = study.ask(GRID)
     assert trial.suggest_categorical("optimizer", ["sgd", "adam"]) in {"sgd", "adam"}
     assert trial.suggest_float("decay", 0.5, 0.75) <= 0.75
+
+
+@pytest.mark.parametrize("base", ["tpe", "random"])
+def test_parameters_outside_the_search_space_differ_also_where_trials_take_turns(base: str) -> None:
+    study = study_of(base, GRID, AREA)
+    trials = [study.ask(GRID) for _ in range(2)]
+    drawn = [t.suggest_float(name, 0, 1) for name in ("decay", "momentum") for t in trials]
+    assert len(set(drawn)) == 4
+    again = [study_of(base, GRID, AREA).ask(GRID).suggest_float("decay", 0, 1) for _ in range(2)]
+    assert again == [drawn[0]] * 2
+
+
+def test_a_parameter_suggested_otherwise_than_the_search_space_says_is_refused() -> None:
+    study = study_of("random", GRID, AREA)
+    study.sampler = BudgetSampler(
+        FACTORIES["random"], {**GRID, "depth": IntDistribution(1, 3)}, AREA, seed=0
+    )
+    with pytest.raises(ValueError, match="'width' is suggested as .*, but is "):
+        study.ask().suggest_int("width", 20, 30)
 
 
 def test_a_parameter_with_one_value_is_part_of_the_costs() -> None:

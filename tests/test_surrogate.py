@@ -113,6 +113,14 @@ def test_too_few_or_equal_values_are_their_own_estimates(values: list[float]) ->
     found = estimate(rows(len(values)), np.array(values))
     assert found.mean.tolist() == values
     assert found.trust < TRUSTED
+    assert np.isnan(found.std).all() == (len(set(values)) <= 1)  # nothing is known of their luck
+
+
+@pytest.mark.parametrize("number", [5, 25, 39])
+def test_where_many_are_as_good_as_the_best_no_spread_is_wider_than_the_values(number: int) -> None:
+    values = np.ones(40)
+    values[:number] = np.random.default_rng(0).random(number)
+    assert estimate(rows(40), values).std.max() <= 1
 
 
 def test_the_unit_of_the_values_and_a_constant_change_nothing() -> None:
