@@ -34,10 +34,11 @@ from nas.budget import Budget, budget_name
 from nas.cli.parse import parse_count
 from nas.complexity import count
 from nas.data import TrainingData, load_training_data
+from nas.evaluation import evaluate
 from nas.provenance import provenance
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
 from nas.space import SearchSpace, load_space
-from nas.training import evaluate, resolved_precision
+from nas.training import resolved_precision
 from nas.width_scaling import WidthScaling
 from nas.zero_cost import SCORES, Probe
 

@@ -42,11 +42,12 @@ from nas.batches import Batches
 from nas.budget import Budget
 from nas.complexity import count
 from nas.data import load_training_data
+from nas.evaluation import evaluate
 from nas.model import build_model
 from nas.presets import hand_made_network
 from nas.provenance import provenance
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
-from nas.training import autocast, evaluate, lr_at, make_optimizer, start_training
+from nas.training import autocast, lr_at, make_optimizer, start_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

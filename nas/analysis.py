@@ -221,10 +221,14 @@ class RankCorrelation:
 
 
 def rank_correlation(pairs: pd.DataFrame, *, seed: int = 0) -> RankCorrelation | None:
-    """Correlate the ranks of `val_accuracy` and `accuracy`; `None` under five networks."""
-    if len(pairs) < LEAST_TO_CORRELATE:
-        return None
+    """Correlate the ranks of `val_accuracy` and `accuracy`.
+
+    Returns:
+        `None` under five networks, and where all have the same of either.
+    """
     columns = (pairs["val_accuracy"], pairs["accuracy"])
+    if len(pairs) < LEAST_TO_CORRELATE or any(column.nunique() == 1 for column in columns):
+        return None
     x, y = (np.unique(column.to_numpy(), return_inverse=True)[1] for column in columns)
     drawn = np.random.default_rng(seed).integers(len(x), size=(RESAMPLES, len(x)))
     resampled = [_spearman(x[rows], y[rows]) for rows in drawn]
@@ -274,13 +278,17 @@ def verdict(measure: str, pairs: pd.DataFrame) -> str:
     found = rank_correlation(pairs)
     if found is None:
         left = LEAST_TO_CORRELATE - len(pairs)
-        return f"{measure}: {len(pairs)} networks have both scores; {left} more for a correlation."
+        number = f"{len(pairs)} network has" if len(pairs) == 1 else f"{len(pairs)} networks have"
+        ending = (
+            f"{left} more for a correlation" if left > 0 else "all have the same of one of them"
+        )
+        return f"{measure}: {number} both scores; {ending}."
     told = (
         f"rank correlation {found.spearman:.2f} (95 % interval {found.low:.2f} to {found.high:.2f})"
     )
     ending = (
         "the proxy ranks them better than chance"
         if found.tells_apart
-        else "the proxy cannot tell these networks apart"
+        else "whether the proxy ranks them better than chance cannot be told yet"
     )
     return f"{measure}: {ending}; {told} over {found.num_networks} networks."

@@ -115,7 +115,8 @@ class RandomTranslate:
     def _positions(self, side: int, device: torch.device) -> Tensor:
         """Give the sources of a padded line, mirrored at its first and its last pixel."""
         positions = torch.arange(-self.max_offset, side + self.max_offset, device=device)
-        return (side - 1) - ((side - 1) - positions.abs()).abs()
+        last = max(side - 1, 1)  # there and back is a period, for offsets longer than the line
+        return (last - (positions % (2 * last) - last).abs()).clamp(max=side - 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

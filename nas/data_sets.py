@@ -225,6 +225,8 @@ def full_name(dataset: str, image_size: int | None) -> str:
         if image_size is not None:
             raise UserError("--image-size is for --dataset folder:PATH; others have --resolution")
         return dataset
+    if dataset == "folder:":
+        raise UserError("--dataset folder: names no folder; write folder:PATH")
     if image_size is None and Path(dataset.removeprefix("folder:")).is_dir():
         image_size = IMAGE_SIZE  # also of a folder whose own name ends in @ and a number
     path, size = folder_and_size(dataset if image_size is None else f"{dataset}@{image_size}")

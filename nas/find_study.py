@@ -10,7 +10,7 @@ from optuna.samplers import RandomSampler
 
 from nas.errors import UserError
 from nas.presets import STUDIES
-from nas.storage import open_storage, shown_url, sqlite_url
+from nas.storage import open_storage, shown_url, sqlite_url, storage_url
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
@@ -105,7 +105,9 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
 
 def database_urls(url: str | None) -> list[str]:
     """Give this database, or those of the SQLite files under `studies/`."""
-    return [url] if url else [sqlite_url(path) for path in sorted(STUDIES.glob("*.db"))]
+    return (
+        [storage_url(url)] if url else [sqlite_url(path) for path in sorted(STUDIES.glob("*.db"))]
+    )
 
 
 def load_study(storage: BaseStorage, name: str) -> Study | None:

@@ -11,9 +11,10 @@ from nas.batches import Batches, Normalization, derived_generator
 from nas.checkpoint import Checkpoint
 from nas.distributed import ALONE, Ranks
 from nas.errors import UserError
+from nas.evaluation import evaluate
 from nas.interruption import Interruption
 from nas.model import build_model
-from nas.training import OnStep, evaluate, start_training, train
+from nas.training import OnStep, start_training, train
 
 if TYPE_CHECKING:
     from torch import nn

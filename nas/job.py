@@ -135,12 +135,12 @@ class Job:
         sister = open_finalists(storage, study, self.proxy)
         register = register_of(sister, storage)
         left = queue_finalists(study, sister, register, self.space, wanted, self.proxy.seed)
-        if left == 0:
-            return True
-        progress.on_finalists(sister, left)
-        work = partial(self.work_on_finalists, deadline)
-        longer = final_timeout(self.trial_timeout)
-        why = self._spread(work, sister, register, progress, longer)
+        why = "complete"
+        if left:
+            progress.on_finalists(sister, left)
+            work = partial(self.work_on_finalists, deadline)
+            longer = final_timeout(self.trial_timeout)
+            why = self._spread(work, sister, register, progress, longer)
         write_finalist_notes(study, sister)
         return why != "timeout"
 
@@ -243,9 +243,9 @@ class Job:
         return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
 
     def _identity(self) -> dict[str, Any]:
+        from nas.evaluation import is_even
         from nas.split import SPLIT_SEED
         from nas.study import identity
-        from nas.training import is_even
 
         data = self.data()
         split = f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"

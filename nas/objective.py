@@ -114,22 +114,23 @@ class Objective:
                 trial.set_user_attr(name, value)
 
     def _run(self, arch: Architecture) -> ProxyResult:
-        """Run the proxy; out of memory once more with each batch in two parts."""
+        """Run the proxy; out of memory once more, in the same time, with batches in two parts."""
+        started = time.monotonic()
         try:
-            return self._run_proxy(arch, num_micro_batches=1)
+            return self._run_proxy(arch, started, num_micro_batches=1)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         try:
-            return self._run_proxy(arch, num_micro_batches=2)
+            return self._run_proxy(arch, started, num_micro_batches=2)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise TrialFailed("out_of_memory", _one_line(error)) from None
 
-    def _run_proxy(self, arch: Architecture, *, num_micro_batches: int) -> ProxyResult:
-        started = time.monotonic()
-
+    def _run_proxy(
+        self, arch: Architecture, started: float, *, num_micro_batches: int
+    ) -> ProxyResult:
         def on_step(done: int, total: int) -> None:
             if self.trial_timeout is not None and time.monotonic() - started > self.trial_timeout:
                 raise TrialFailed("timeout", f"step {done} of {total} at {self.trial_timeout:g} s")

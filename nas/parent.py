@@ -125,9 +125,8 @@ class Parent:
         )
         for member in list(self._crew):
             is_dead = not member.process.is_alive()  # before the last of what it said is read
-            with suppress(EOFError, OSError):
-                while member in self._crew and member.connection.poll():
-                    self._take(member, *member.connection.recv())
+            while member in self._crew and (said := _said(member)) is not None:
+                self._take(member, *said)
             if is_dead and member in self._crew:
                 self._replace(member, "lost", _how_it_ended(member.process.exitcode))
 
@@ -141,6 +140,8 @@ class Parent:
             return
         if name == "on_trial_start":
             member.trial_since = time.monotonic()
+        elif name == "on_notice":  # such as that its trial was given to another worker
+            member.trial_since = None
         elif name == "on_trial_end":
             member.trial_since = None
             if arguments[0].state is TrialState.COMPLETE:
@@ -206,6 +207,15 @@ class Parent:
                 member.process.join()
             with suppress(*DATABASE_ERRORS):  # then whoever looks next finds the trial lost
                 self._release(member.process.pid, "interrupted")
+
+
+def _said(member: _Member) -> tuple[str, tuple[Any, ...]] | None:
+    """Read the next that a worker said, if there is something."""
+    with suppress(EOFError, OSError):
+        if member.connection.poll():
+            said: tuple[str, tuple[Any, ...]] = member.connection.recv()
+            return said
+    return None
 
 
 @contextmanager

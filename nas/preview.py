@@ -13,12 +13,12 @@ import optuna
 import torch
 
 from nas.complexity import count_macs
+from nas.evaluation import evaluate
 from nas.feasible import Region
 from nas.finalists import final_proxy
 from nas.presets import names
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
 from nas.samplers import Exhausted
-from nas.training import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,14 +12,13 @@ from pydantic import Field, field_validator
 
 from nas import presets
 from nas.batches import Batches, Normalization, RandomFlip, RandomTranslate, derived_generator
+from nas.evaluation import Evaluation, evaluate
 from nas.model import build_model
 from nas.training import (
     DivergedError,
-    Evaluation,
     OnStep,
     Precision,
     TrainingConfig,
-    evaluate,
     train,
 )
 

@@ -66,6 +66,7 @@ PLACES = Table(
 @contextmanager
 def lock_file(database: Path) -> Iterator[None]:
     """Hold the lock of an SQLite database, a file beside it (UserError: it cannot be written)."""
+    database = database.resolve()  # by whichever name, one lock
     path = database.with_name(f"{database.name}.lock")
     try:
         file = path.open("wb")

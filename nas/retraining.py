@@ -12,6 +12,7 @@ from nas.checkpoint import Checkpoints
 from nas.data import load_test_data
 from nas.distributed import ALONE, Ranks, is_lost_rank
 from nas.errors import UserError
+from nas.evaluation import evaluate
 from nas.export import WEIGHTS, Classifier
 from nas.failures import is_of_compiler, is_out_of_memory
 from nas.files import only_here
@@ -21,7 +22,7 @@ from nas.provenance import provenance
 from nas.retrain_record import RetrainRecord
 from nas.sisters import find_begun, find_finished
 from nas.split import resize
-from nas.training import DivergedError, evaluate, resolved_precision
+from nas.training import DivergedError, resolved_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable

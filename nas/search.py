@@ -69,8 +69,8 @@ def check_target(trials: int) -> None:
     """Refuse a number of trials that is none (UserError)."""
     from nas.errors import UserError
 
-    if trials < 1:
-        raise UserError(f"--trials must be at least 1, not {trials}")
+    if not isinstance(trials, int) or trials < 1:
+        raise UserError(f"--trials is a whole number of at least 1, not {trials}")
 
 
 def plan(  # noqa: PLR0913 - the flags of search.py, one to one
@@ -140,8 +140,10 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         raise UserError(f"--patience must be at least 1, not {patience}")
     if workers is not None and not 0 <= workers <= MAX_WORKERS:
         raise UserError(f"--workers is a number from 0 to {MAX_WORKERS}, not {workers}")
-    if not 0 <= seed <= LARGEST_SEED:
-        raise UserError(f"--seed is a number from 0 to {LARGEST_SEED}, not {seed}")
+    if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"--seed is a whole number from 0 to {LARGEST_SEED}, not {seed}")
+    if trial_timeout is not None and not trial_timeout > 0:
+        raise UserError(f"--trial-timeout must be positive, not {trial_timeout:g}")
     limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
     check_sampler(sampler)  # refuse what cannot be before anything is read or written
     space_name, make_space = _space_maker(space, limits)
@@ -151,6 +153,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     from nas.find_study import refuse_sister_name, study_url
     from nas.job import Job
     from nas.presets import changed
+    from nas.storage import storage_url
     from nas.training import choose_device
 
     devices = _devices(choose_device(device))
@@ -175,7 +178,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     own_url = study_url(name)  # refuses a name that would leave `studies/`, in any database
     num_workers = len(devices) if workers is None else workers
     return Job(
-        url=storage or own_url,
+        url=own_url if storage is None else storage_url(storage),
         study=name,
         budget=limits,
         space=search_space,
@@ -216,7 +219,9 @@ def _proxy_config(name_or_file: str, changes: dict[str, Any]) -> tuple[str, Prox
     from nas.proxy import ProxyConfig
 
     name, config = ProxyConfig.load(name_or_file)
-    suffix = "".join(f"-{key.replace('_', '')}{value:g}" for key, value in changes.items())
+    suffix = "".join(
+        f"-{key.replace('_', '')}{str(value).removesuffix('.0')}" for key, value in changes.items()
+    )
     return name + suffix, changed(config, changes)
 
 

@@ -87,6 +87,11 @@ def database_url(text: str) -> str:
     return sqlite_url(Path(text))
 
 
+def storage_url(text: str) -> str:
+    """Read what `--storage` says: a URL, or a file whose name ends in .db."""
+    return database_url(text) if text.endswith(".db") else text
+
+
 def is_begun(url: str) -> bool:
     """Tell whether there may be studies: an SQLite file must be there and not empty."""
     try:
@@ -117,7 +122,7 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
             _check_tables(path)
             storage = _rdb_storage(url, {"connect_args": {"timeout": BUSY_SECONDS}})
     except (ArgumentError, NoSuchModuleError) as error:
-        reason = "its form is dialect+driver://user@host/name"
+        reason = "its form is dialect+driver://user@host/name, or a file NAME.db"
         reason = _brief(error) if isinstance(error, NoSuchModuleError) else reason
         raise UserError(f"--storage {shown_url(url)!r} is no database URL: {reason}") from None
     except ImportError as error:
@@ -177,6 +182,8 @@ def _check_sqlite(url: URL, *, create: bool) -> Path:
     if not url.database or url.database == ":memory:":
         raise UserError("an in-memory database would be lost with the process; name a file")
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file")
         if not path.exists() or path.stat().st_size == 0:
             if not create:
                 raise UserError(f"there is no study database {path}; run search.py first")

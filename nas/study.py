@@ -13,6 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from nas.errors import UserError
@@ -36,8 +37,8 @@ ATTRIBUTES_VERSION = 1
 METRIC = "val_accuracy"
 IMPORTED = "imported"  # the recipe of what was trained elsewhere
 SETUP_SECONDS = 10  # how long a process waits for another one that is creating the study
-RETRIED = ("interrupted", "lost")  # a FAIL for these reasons is tried again, at most
-MAX_RETRIES = 3  # this many times; a FAIL for any other reason never is
+RETRIED = ("interrupted", "lost")  # a FAIL for these reasons is tried again, none for others
+MAX_LOST = 3  # times; then it is the network that ends its workers
 
 
 class TrialFailed(Exception):  # noqa: N818 - named as the state
@@ -92,6 +93,8 @@ def open_study(
         _set_up(study, wanted, space, baselines)
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
+        if study.directions != [StudyDirection.MAXIMIZE]:
+            raise UserError(f"study {name!r} was not made by this tool; name another") from None
         _continue(study, wanted, space, baselines)
     return study
 
@@ -215,6 +218,7 @@ def enqueue(
 def requeue(study: Study, space: SearchSpace) -> None:
     """Queue again what failed for no fault of its own and has not been tried again since."""
     trials = study.get_trials(deepcopy=False)
+    reasons = {trial.number: trial.user_attrs.get("fail_reason") for trial in trials}
     retried = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
     for trial in trials:
         if trial.state is not TrialState.FAIL or trial.number in retried:
@@ -224,8 +228,8 @@ def requeue(study: Study, space: SearchSpace) -> None:
             "architecture_json" in trial.user_attrs
             or space.distributions.keys() <= trial.params.keys()
         )
-        is_to_blame = trial.user_attrs.get("fail_reason") not in RETRIED
-        if has_network and not is_to_blame and len(history) <= MAX_RETRIES:
+        num_lost = sum(reasons.get(number) == "lost" for number in history)
+        if has_network and reasons[trial.number] in RETRIED and num_lost <= MAX_LOST:
             _queue_again(study, trial, history)
 
 

@@ -17,8 +17,7 @@ from nas.errors import UserError
 from nas.training_state import ModelAverage, TrainingState
 
 if TYPE_CHECKING:
-    from nas.batches import Batches, Normalization
-    from nas.split import Split
+    from nas.batches import Batches
 
 Schedule = Literal["linear", "cosine"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -88,14 +87,6 @@ class EpochMetrics:
     elapsed_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """How a model does on a split: accuracy in [0, 1], mean cross-entropy without smoothing."""
-
-    accuracy: float
-    loss: float
-
-
 def train(
     model: nn.Module,
     batches: Batches,
@@ -136,7 +127,7 @@ def train(
             state.elapsed_seconds = time.perf_counter() - clock
             if on_step is not None:
                 on_step(state.step, num_steps)
-        loss, accuracy = _means(state.totals, batches.num_images)  # the one wait for the device
+        loss, accuracy = means(state.totals, batches.num_images)  # the one wait for the device
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss of epoch {epoch + 1} is {loss}")
         lr, elapsed = lr_at(state.step, num_steps, config), time.perf_counter() - clock
@@ -161,7 +152,8 @@ def start_training(model: nn.Module, config: TrainingConfig, device: torch.devic
     return state
 
 
-def _means(totals: Tensor, num_images: int) -> tuple[float, float]:
+def means(totals: Tensor, num_images: int) -> tuple[float, float]:
+    """Divide the sums of losses and of hits; waits for the device."""
     loss, num_correct = totals.tolist()
     return loss / num_images, num_correct / num_images
 
@@ -243,64 +235,6 @@ class _Step:
             )
         torch.autograd.backward(self.scaler.scale(loss / self.divisor))
         return torch.stack((loss.detach(), (logits.argmax(1) == labels).sum()))
-
-
-def is_even(labels: Tensor) -> bool:
-    """Tell whether the classes that occur in (N,) labels occur equally often."""
-    counts = labels.bincount()
-    counts = counts[counts > 0]
-    return bool((counts == counts[:1]).all())
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    split: Split,
-    normalization: Normalization,
-    *,
-    precision: Precision,
-    batch_size: int = 500,
-    flip_average: bool = True,
-) -> Evaluation:
-    """Measure a model on every image of a split; its training mode is restored.
-
-    Its accuracy is the mean of the classes' own accuracies. Where they have equally many images,
-    that is the share of images that are classified rightly.
-
-    Args:
-        model: On the device of the split.
-        split: The images.
-        normalization: The one of training.
-        precision: As in `TrainingConfig`.
-        batch_size: Images at a time. On one core 500 are the fastest of 64 to 2000 for networks of
-            30k and 100k parameters at 16 pixels in float32; 2000 take 1.5 and 1.7 times as long.
-        flip_average: Average the logits with those of the mirrored images.
-    """
-    was_training = model.training
-    model.eval()
-    totals = torch.zeros(2, device=split.labels.device)
-    counts = split.labels.bincount()
-    hits = torch.zeros_like(counts)
-    with autocast(split.labels.device, precision):
-        for images, labels in zip(
-            *(torch.split(t, batch_size) for t in (split.images, split.labels)), strict=True
-        ):
-            logits = _logits(model, normalization(images), flip_average=flip_average)
-            losses = functional.cross_entropy(logits, labels, reduction="sum")
-            is_hit = logits.argmax(1) == labels
-            totals += torch.stack((losses, is_hit.sum()))
-            hits += labels[is_hit].bincount(minlength=len(counts))
-    model.train(was_training)
-    loss, accuracy = _means(totals, len(split))
-    if not is_even(split.labels):
-        has_images = counts > 0
-        accuracy = float((hits[has_images].double() / counts[has_images]).mean())
-    return Evaluation(accuracy, loss)
-
-
-def _logits(model: nn.Module, images: Tensor, *, flip_average: bool) -> Tensor:
-    logits: Tensor = model(images).float()
-    return (logits + model(images.flip(-1)).float()) / 2 if flip_average else logits
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

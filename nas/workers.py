@@ -108,9 +108,10 @@ class Worker:
                 look(self.study, self.register, self.space, self.lookout)
                 looked_at = time.monotonic()
             if deadline is not None and time.monotonic() > deadline:
-                return "timeout"
+                return "complete" if self.is_complete(target) else "timeout"
             if self.patience is not None and num_since_best(self.study) >= self.patience:
-                return f"stopped by --patience: {self.patience} trials brought nothing better"
+                ending = f"stopped by --patience: {self.patience} trials brought nothing better"
+                return "complete" if self.is_complete(target) else ending
             trial = self._take(target)
             if trial is None:
                 if self.is_complete(target):
@@ -239,7 +240,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _counts_as_failure(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.FAIL and trial.user_attrs.get("fail_reason") not in RETRIED
+    reason = trial.user_attrs.get("fail_reason")
+    return trial.state is TrialState.FAIL and reason not in (*RETRIED, "duplicate")
 
 
 def _reason(trial: FrozenTrial) -> str:

@@ -214,6 +214,37 @@ def test_a_full_disk_under_the_output_is_one_line(command: str) -> None:
     assert done.stderr == "error: cannot go on: No space left on device\n"
 
 
+def test_a_search_whose_reader_leaves_says_so_and_goes_on_with_the_same_command(
+    folder: Path, tiny: Callable[..., Study]
+) -> None:
+    """`tiny` stands for its space and its proxy, which are files."""
+    asked = "search --budget 3k --trials 4 --dataset synthetic --space tiny --proxy tiny"
+    command = f"{sys.executable} -m nas {asked} --workers 0 --device cpu | head -n 1"
+    done = subprocess.run(  # noqa: S602 - a pipe
+        f"set -o pipefail; {command}", shell=True, executable="/bin/bash", cwd=folder,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: nobody reads the output any more; ")
+    assert len(tiny(4).trials) >= 4
+
+
+def test_what_is_wrong_with_a_flag_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("search", "--trial-timeout", "5x") == 2
+    assert "error: --trial-timeout: '5x' is not a duration" in capsys.readouterr().err
+
+
+def test_databases_that_cannot_be_read_are_not_none(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "studies").mkdir()
+    (folder / "studies" / "s.db").write_text("x" * 1_000)
+    assert run("list") == 0
+    told = capsys.readouterr()
+    assert "warning: " in told.err
+    assert told.out == ""
+
+
 def test_what_is_no_file_is_not_written_over(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     with pytest.raises(UserError, match="pipe: it is no regular file"):

@@ -27,11 +27,11 @@ from nas.data_sets import (
     short_name,
 )
 from nas.errors import UserError
+from nas.evaluation import evaluate, is_even
 from nas.find_study import find_study
 from nas.image_folder import ImageFolder, UnreadableError, read_square
 from nas.retraining import RetrainListener
 from nas.split import Split, split_indices
-from nas.training import evaluate, is_even
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -372,6 +372,11 @@ def test_folders_that_cannot_be_split_are_one_line(
     write_images(tmp_path, counts)
     with pytest.raises(UserError, match=message):
         load_training_data(f"folder:{tmp_path}", tmp_path)
+
+
+def test_a_folder_without_a_name_is_one_line() -> None:
+    with pytest.raises(UserError, match="names no folder; write folder:PATH"):
+        full_name("folder:", None)
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:

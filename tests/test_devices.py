@@ -14,10 +14,11 @@ import nas
 from nas.architecture import Architecture
 from nas.batches import Batches, Normalization, RandomFlip
 from nas.data import load_training_data
+from nas.evaluation import evaluate
 from nas.model import build_model
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
 from nas.split import Split
-from nas.training import TrainingConfig, evaluate, start_training, train
+from nas.training import TrainingConfig, start_training, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable

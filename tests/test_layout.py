@@ -22,7 +22,7 @@ ROWS = (
     ("complexity", "model", "batches", "image_ops", "gaussian_process", "sheet"),
     ("zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation", "sheet_rows"),
     ("proposed", "surrogate_sampler"),
-    ("budget_sampler",),
+    ("budget_sampler", "evaluation"),
     ("samplers", "pruner", "width_scaling", "proxy", "recipe", "export", "learning_curve"),
     ("storage", "provenance", "budget", "full_training", "formats", "neighbours"),
     ("study", "find_study", "copying", "transaction"),

@@ -23,7 +23,9 @@ from nas.find_study import find_study
 from nas.job import baselines
 from nas.results import leaderboard
 from nas.space import SearchSpace, load_space
-from nas.study import MAX_RETRIES, enqueue, num_scored, num_since_best
+from nas.storage import open_storage
+from nas.study import MAX_LOST, enqueue, num_scored, num_since_best
+from nas.workers import MAX_FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,13 +136,43 @@ def test_a_process_killed_in_mid_trial_loses_that_trial_alone(folder: Path, tiny
     ]  # fmt: skip
 
 
-def test_a_trial_that_is_interrupted_every_time_is_given_up(tiny: Search) -> None:
-    for _ in range(MAX_RETRIES + 1):
+def test_a_trial_that_is_interrupted_every_time_is_tried_again_every_time(tiny: Search) -> None:
+    for _ in range(MAX_LOST + 2):
         with pytest.raises(KeyboardInterrupt):
             tiny(1, progress=stop_at(0, KeyboardInterrupt()))
     study = tiny(1)
-    assert [t.state.name for t in study.trials] == ["FAIL"] * (MAX_RETRIES + 1) + ["COMPLETE"]
-    assert study.trials[-1].user_attrs["arch_id"] != study.trials[0].user_attrs["arch_id"]
+    assert [t.state.name for t in study.trials] == ["FAIL"] * (MAX_LOST + 2) + ["COMPLETE"]
+    assert study.trials[-1].user_attrs["arch_id"] == study.trials[0].user_attrs["arch_id"]
+
+
+def test_a_complete_study_is_complete_also_when_the_time_is_over(tiny: Search) -> None:
+    ends: list[str] = []
+    tiny(2, progress=Progress(on_end=lambda _study, why: ends.append(why)))
+    tiny(2, timeout=0, patience=1, progress=Progress(on_end=lambda _study, why: ends.append(why)))
+    tiny(3, timeout=0, progress=Progress(on_end=lambda _study, why: ends.append(why)))
+    assert ends == ["complete", "complete", "timeout"]
+
+
+def test_many_queued_copies_of_a_scored_network_end_no_search(tiny: Search) -> None:
+    study = tiny(1)
+    arch = Architecture.from_json(study.trials[0].user_attrs["architecture_json"])
+    for _ in range(MAX_FAILURES + 1):
+        enqueue(study, space_of(study), arch, proposed_by="hand")
+    assert len(scored(tiny(2))) == 2
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_an_empty_study_that_minimizes_is_not_taken_for_ones_own(
+    tiny: Search, direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.study.SETUP_SECONDS", 0)
+    storage = open_storage("sqlite:///studies/b.db")
+    optuna.create_study(study_name="b", storage=storage, direction=direction)
+    if direction == "maximize":  # as one that was begun and broken off
+        assert len(scored(tiny(1, study="b"))) == 1
+        return
+    with pytest.raises(UserError, match="'b' was not made by this tool"):
+        tiny(1, study="b")
 
 
 def test_trials_is_a_target_and_a_complete_study_adds_nothing(tiny: Search) -> None:

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 import optuna
 import pytest
+from fake_study import fake_study
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from nas.cli.choices import DATA
 from nas.cli.search_display import Lines, Screen
+from nas.find_study import default_url
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.segment import Segment
 
 ATTRS = {
@@ -87,6 +92,17 @@ def test_without_a_terminal_every_trial_is_a_line(
     assert lines[2] == "trial 1: FAIL diverged: [loss]"
     assert lines[3].startswith("[2/4] trial 2:  50.00%  ")
     assert len(lines) == 4
+
+
+def test_the_command_to_go_on_with_names_the_folder_of_the_data(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    study = fake_study(number=3)
+    for data, ending in ((DATA, f"--study {study.study_name}"), (folder / "my data", "data'")):
+        display = Lines(quiet=False, data=data)
+        display.start(study, 3, default_url(study.study_name))
+        display.end(study, "complete")
+        assert capsys.readouterr().out.rstrip().endswith(ending)
 
 
 def test_what_other_hosts_score_counts(

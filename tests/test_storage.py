@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from nas.errors import UserError
-from nas.storage import open_storage, shown_url, sqlite_url
+from nas.find_study import find_storage
+from nas.register import lock_file
+from nas.storage import open_storage, shown_url, sqlite_url, storage_url
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -133,6 +136,30 @@ def test_a_missing_database_is_not_made_where_it_must_exist(tmp_path: Path) -> N
     with pytest.raises(UserError, match="run search.py first"):
         open_storage(sqlite_url(tmp_path / "none.db"), create=False)
     assert not (tmp_path / "none.db").exists()
+
+
+def test_what_is_no_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s.db")
+    with pytest.raises(UserError, match=r"s\.db is no file"):
+        open_storage(sqlite_url(tmp_path / "s.db"))
+    assert [path.name for path in tmp_path.iterdir()] == ["s.db"]
+
+
+def test_a_storage_may_be_a_files_name(folder: Path) -> None:
+    assert storage_url("mine.db") == "sqlite:///mine.db"
+    assert storage_url("postgresql://host/mine.db") == "postgresql://host/mine.db"
+    optuna.create_study(study_name="s", storage=open_storage(storage_url("mine.db")))
+    assert find_storage("s", "mine.db")[0] == "s"
+    assert [path.name for path in folder.glob("*.db")] == ["mine.db"]
+
+
+def test_a_database_has_one_lock_by_whichever_name(tmp_path: Path) -> None:
+    (tmp_path / "s.db").touch()
+    (tmp_path / "other.db").symlink_to(tmp_path / "s.db")
+    for name in ("s.db", "other.db"):
+        with lock_file(tmp_path / name):
+            pass
+    assert not (tmp_path / "other.db.lock").exists()
 
 
 @pytest.mark.parametrize("url", ["nonsense", "foo://bar", "sqlite://", "sqlite:///:memory:"])

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.batches import Batches, Normalization, RandomFlip
+from nas.evaluation import evaluate
 from nas.failures import is_out_of_memory
 from nas.model import build_model
 from nas.split import Split
 from nas.training import (
     DivergedError,
     TrainingConfig,
-    evaluate,
     has_bfloat16_cpu,
     lr_at,
     make_optimizer,
@@ -263,6 +263,16 @@ def test_flip_average_cannot_tell_an_image_from_its_mirror_image() -> None:
     assert score(resnet(), split) == score(resnet(), mirrored)
     plain = [score(Brightness(), each, flip_average=False) for each in (split, mirrored)]
     assert plain[0] != plain[1]
+
+
+def test_in_bfloat16_no_two_classes_of_an_image_tie_for_the_best() -> None:
+    split = tiny_split(num_images=2_000)
+    seen: list[Tensor] = []
+    model = resnet()
+    model[-1].register_forward_hook(lambda _layer, _inputs, logits: seen.append(logits))  # type: ignore[index]
+    evaluate(model, split, Normalization.of(split.images), precision="bfloat16", flip_average=False)
+    best = torch.cat(seen).float().topk(2, dim=1).values
+    assert (best[:, 0] == best[:, 1]).sum() == 0
 
 
 def test_evaluation_changes_nothing_of_the_model() -> None:

@@ -289,6 +289,14 @@ def test_a_network_that_kills_its_process_every_time_is_given_up(url: str) -> No
     assert len({tuple(trial.params.items()) for trial in failed}) == 1
 
 
+def test_what_goes_wrong_in_a_callback_is_not_lost(url: str) -> None:
+    job = Job(url, 3)
+    study, register = job.open()
+    progress = Progress(on_trial_end=lambda _trial: Path("no/such/folder").write_text(""))
+    with pytest.raises(FileNotFoundError):
+        Parent(job.work, 1, study, register, SPACE, progress).run()
+
+
 def test_workers_that_all_die_end_the_search_with_a_line(url: str) -> None:
     with pytest.raises(UserError, match="10 worker processes in a row died.*SIGKILL"):
         run(Job(url, 1, dict.fromkeys(range(20), "killed")), 1, Heard())

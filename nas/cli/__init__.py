@@ -92,7 +92,16 @@ def main(
         code = _refuse(f"the database failed: {getattr(error, 'orig', None) or error}")
     if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
         print("interrupted; the same command goes on from here", file=sys.stderr)
+    _flush()
     sys.exit(code)
+
+
+def _flush() -> None:
+    """Write what is left, if somebody reads it: at exit Python would complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
 
 
 def _discard_output() -> None:

@@ -8,6 +8,8 @@ import typer
 
 from nas.presets import STUDIES
 
+DATA = STUDIES / "data"  # where the files of data sets are, if nothing else is said
+
 
 def study_files(incomplete: str) -> list[str]:
     """Complete the name of a study from the files under `studies/`, none of which is opened."""
@@ -21,7 +23,9 @@ AnyStudyFirst = Annotated[
     str | None, typer.Argument(help="Its name, if there are several", autocompletion=study_files)
 ]
 NamedStudy = Annotated[str, typer.Argument(help="Its name", autocompletion=study_files)]
-Storage = Annotated[str | None, typer.Option(help="Database URL; else those under studies/")]
+Storage = Annotated[
+    str | None, typer.Option(help="Database URL or file.db; else those under studies/")
+]
 Ranking = Annotated[
     str, typer.Option(help="Best by finalist, denoised (estimated without luck) or raw score")
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from nas.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -31,6 +33,9 @@ def shown_by(
         lines: Makes the display of plain lines.
         screen: Makes the live one.
         quiet: Whether there shall be no live one.
+
+    Raises:
+        UserError: The reader of the output left, as `| head` does.
     """
     from rich.console import Console
 
@@ -38,5 +43,9 @@ def shown_by(
     display = screen(console) if console.is_terminal and not quiet else lines()
     try:
         yield display
+    except BrokenPipeError:
+        raise UserError(
+            "nobody reads the output any more; what is done is kept, and the same command goes on"
+        ) from None
     finally:
         display.close()

@@ -21,22 +21,26 @@ def list_(
     nas list
     nas list --json
     """
-    rows = _rows(storage)
+    rows, num_unread = _rows(storage)
     if as_json:
         print(json.dumps(rows))
     elif rows:
         _print(rows)
-    else:
+    elif not num_unread:
         print("no studies yet; python search.py makes the first")
 
 
-def _rows(url: str | None) -> list[dict[str, Any]]:
-    """Read every database; one that cannot be read is a warning, unless it was asked for."""
+def _rows(url: str | None) -> tuple[list[dict[str, Any]], int]:
+    """Read every database; one that cannot be read is a warning, unless it was asked for.
+
+    Returns:
+        A row a study, and how many databases could not be read.
+    """
     from nas.find_study import database_urls
     from nas.standings import standings
     from nas.storage import open_storage
 
-    rows = []
+    rows, num_unread = [], 0
     for each in database_urls(url):
         try:
             rows += standings(open_storage(each, create=False))
@@ -44,7 +48,8 @@ def _rows(url: str | None) -> list[dict[str, Any]]:
             if url is not None:
                 raise
             typer.echo(f"warning: {error}", err=True)
-    return rows
+            num_unread += 1
+    return rows, num_unread
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.choices import AnyStudy, Ranking, Storage
+from nas.cli.choices import DATA, AnyStudy, Ranking, Storage
 from nas.errors import UserError
 from nas.retrain import retrain as run_retrain
 
@@ -35,7 +35,7 @@ def retrain(
     image_size: Annotated[
         int | None, typer.Option(help="Pixels a side, with --dataset folder:PATH")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder of the data set")] = Path("studies/data"),
+    data: Annotated[Path, typer.Option(help="Folder of the data set")] = DATA,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's")] = None,
     resolution: Annotated[int | None, typer.Option(help="Instead of the recipe's")] = None,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli.choices import DATA
 from nas.cli.parse import parse_count, parse_duration
 from nas.cli.preview import show_preview
+from nas.errors import UserError
 from nas.search import check_target, plan
 from nas.search import search as run_search
 
@@ -32,7 +34,7 @@ def search(
     image_size: Annotated[
         int | None, typer.Option(help="Pixels a side of a folder's images; 64 if absent")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder of the data set")] = Path("studies/data"),
+    data: Annotated[Path, typer.Option(help="Folder of the data set")] = DATA,
     proxy: Annotated[
         str, typer.Option(help="quick, standard, thorough, or a TOML file")
     ] = "standard",
@@ -50,7 +52,7 @@ def search(
         str | None, typer.Option(help="Its name; else data set-space-budget-proxy")
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="Database URL; else sqlite:///studies/NAME.db")
+        str | None, typer.Option(help="Database URL or file.db; else studies/NAME.db")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     workers: Annotated[
@@ -79,8 +81,8 @@ def search(
     silence_optuna()
     asked: dict[str, Any] = {
         "fill": fill,
-        "max_macs": _given(parse_count, max_macs),
-        "max_bytes": _given(parse_count, max_bytes),
+        "max_macs": _given("--max-macs", parse_count, max_macs),
+        "max_bytes": _given("--max-bytes", parse_count, max_bytes),
         "space": space,
         "dataset": dataset,
         "image_size": image_size,
@@ -96,18 +98,23 @@ def search(
         "storage": storage,
         "device": device,
         "workers": workers,
-        "trial_timeout": _given(parse_duration, trial_timeout),
+        "trial_timeout": _given("--trial-timeout", parse_duration, trial_timeout),
         "patience": patience,
         "seed": seed,
     }
-    max_params, seconds = parse_count(budget), _given(parse_duration, timeout)
+    max_params = _given("--budget", parse_count, budget) or 0
+    seconds = _given("--timeout", parse_duration, timeout)
     check_target(trials)
     if dry_run:
         show_preview(plan(max_params, **asked), trials)
         return
-    with search_display(quiet=quiet) as display:
+    with search_display(quiet=quiet, data=data) as display:
         run_search(max_params, trials, timeout=seconds, progress=display.progress(), **asked)
 
 
-def _given(parse: Callable[[str], float], text: str | None) -> float | None:
-    return None if text is None else parse(text)
+def _given(flag: str, parse: Callable[[str], float], text: str | None) -> float | None:
+    """Read what a flag was given, if it was; what is wrong with it says which flag's it is."""
+    try:
+        return None if text is None else parse(text)
+    except UserError as error:
+        raise UserError(f"{flag}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections import Counter
@@ -10,11 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nas.cli.choices import DATA
 from nas.cli.display import shown_by
 from nas.cli.words import duration, study_options
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -26,16 +29,19 @@ if TYPE_CHECKING:
 TOP = 10
 
 
-def search_display(*, quiet: bool) -> AbstractContextManager[Lines]:
-    """Choose the display by where the output goes."""
-    return shown_by(lambda: Lines(quiet=quiet), Screen, quiet=quiet)
+def search_display(*, quiet: bool, data: Path) -> AbstractContextManager[Lines]:
+    """Choose the display by where the output goes; `data` is what `--data` said."""
+    return shown_by(
+        lambda: Lines(quiet=quiet, data=data), lambda console: Screen(console, data), quiet=quiet
+    )
 
 
 class Lines:
     """Prints one line a trial, and at the end the leaderboard and what to type next."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, data: Path = DATA) -> None:
         self._quiet = quiet
+        self._data = data
         self._target = 0
         self._url = ""
         self._num_scored = 0
@@ -117,6 +123,8 @@ class Lines:
         named = options.removeprefix(" --study")
         print(f"\nlook:    python -m nas dashboard{named}")
         print(f"report:  python -m nas report{named}")
+        if self._data != DATA:
+            options += f" --data {shlex.quote(str(self._data))}"
         print(f"retrain: python retrain.py --trial {frame['trial'].iloc[0]}{options}")
 
     def _count(self) -> None:
@@ -153,10 +161,10 @@ class Screen(Lines):
     Above it stay the networks that were the best so far, and what failed.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, data: Path = DATA) -> None:
         from rich.live import Live
 
-        super().__init__(quiet=False)
+        super().__init__(quiet=False, data=data)
         self._console = console
         self._epochs = 1
         self._refused: Counter[str] = Counter()

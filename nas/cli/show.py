@@ -91,7 +91,7 @@ def _print(described: dict[str, Any]) -> None:
     print(f"trial {described['trial']} of {described['study']}: {described['state']}")
     lines = {
         "architecture": attrs.pop("architecture", None),
-        "val accuracy": described["val_accuracy"] and percent(described["val_accuracy"]),
+        "val accuracy": None if (val := described["val_accuracy"]) is None else percent(val),
         "notes": described["notes"],
         "started": described["started"],
         "ended": described["ended"],

@@ -30,7 +30,7 @@ def new_figure(*, height: int = 380, **layout: Any) -> go.Figure:  # noqa: ANN40
         layout={
             "template": go.layout.Template(),
             "height": height,
-            "margin": {"l": 56, "r": 12, "t": 36, "b": 48},
+            "margin": {"l": 56, "r": 12, "t": 36, "b": 52},
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
             "hoverlabel": {"align": "left"},
             **layout,
