@@ -166,6 +166,7 @@ class Register:
     def __init__(self, engine: Engine, token: str) -> None:
         self._engine = engine
         self._token = token
+        self._file = self._find_file()
         if engine.dialect.name == "sqlite":
             return
         with suppress(IntegrityError), engine.begin() as connection:
@@ -175,6 +176,22 @@ class Register:
     def beside(self, token: str) -> Register:
         """Give the register of another study of the same database."""
         return Register(self._engine, token)
+
+    def _find_file(self) -> tuple[int, int] | None:
+        """Identify the file of an SQLite database; `None` where there is none."""
+        if self._engine.dialect.name == "sqlite":
+            with suppress(OSError):
+                found = Path(self._engine.url.database or "").stat()
+                return found.st_dev, found.st_ino
+        return None
+
+    def refuse_lost_file(self) -> None:
+        """Refuse (UserError) to go on in a file that was deleted or replaced, which nobody sees."""
+        if self._find_file() != self._file:
+            raise UserError(
+                f"{self._engine.url.database} was deleted or replaced while it was in use; what "
+                "was scored since then is lost"
+            )
 
     @contextmanager
     def lock(self) -> Iterator[None]:

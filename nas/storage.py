@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import optuna
 from sqlalchemy import event, inspect
@@ -107,7 +109,8 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
 
     Args:
         url: SQLAlchemy's form, such as `sqlite:///studies/NAME.db`.
-        create: Whether a missing SQLite file, or missing tables, are created.
+        create: Whether a missing SQLite file, or missing tables, are created. Without, a file that
+            this user may not write is opened for reading.
 
     Raises:
         UserError: No database there, not an Optuna database, one of another version, or a
@@ -118,6 +121,8 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
         if parsed.get_backend_name() != "sqlite":
             return _open_server(url, parsed)
         path = _check_sqlite(parsed, create=create)
+        if not create and not all(map(_may_write, (path, path.parent))):
+            return _read_only(path)
         with lock_file(path) if create else nullcontext():
             _check_tables(path)
             storage = _rdb_storage(url, {"connect_args": {"timeout": BUSY_SECONDS}})
@@ -175,6 +180,22 @@ def _rdb_storage(url: str, engine_kwargs: dict[str, object]) -> RDBStorage:
         else:
             return storage
     raise AssertionError
+
+
+def _may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK)
+
+
+def _read_only(path: Path) -> RDBStorage:
+    """Open a file that this user may read but not write, such as a colleague's.
+
+    SQLite writes beside a file even to read it, unless told that nobody changes it; a log beside it
+    says that somebody does.
+    """
+    is_in_use = path.with_name(f"{path.name}-wal").exists()
+    option = "mode=ro" if is_in_use else "immutable=1"
+    url = f"sqlite:///file:{quote(str(path.resolve()))}?{option}&uri=true"
+    return optuna.storages.RDBStorage(url)
 
 
 def _check_sqlite(url: URL, *, create: bool) -> Path:

@@ -217,7 +217,12 @@ def release(
 
 
 def look(study: Study, register: Register, space: SearchSpace, lookout: Lookout) -> None:
-    """End the trials of lost workers as FAIL, "lost"; queue them and interrupted ones again."""
+    """End the trials of lost workers as FAIL, "lost"; queue them and interrupted ones again.
+
+    Raises:
+        UserError: The database's file was deleted or replaced.
+    """
+    register.refuse_lost_file()
     study.get_trials(deepcopy=False)  # reads a large study before the lock is held, not under it
     release(study, register, lookout.is_lost, "lost", "its process is gone")
     with register.lock():

@@ -12,6 +12,7 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.exceptions import StorageInternalError
 from sqlalchemy import text
 
 from nas.errors import UserError
@@ -143,6 +144,24 @@ def test_what_is_no_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"s\.db is no file"):
         open_storage(sqlite_url(tmp_path / "s.db"))
     assert [path.name for path in tmp_path.iterdir()] == ["s.db"]
+
+
+@pytest.mark.parametrize("is_in_use", [False, True])
+def test_a_file_that_may_not_be_written_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_in_use: bool
+) -> None:
+    url = sqlite_url(tmp_path / "a b.db")
+    storage = open_storage(url)
+    optuna.create_study(study_name="s", storage=storage)
+    if not is_in_use:
+        storage.engine.dispose()
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.db")}
+    monkeypatch.setattr("nas.storage._may_write", lambda _path: False)
+    found = open_storage(url, create=False)
+    assert optuna.get_all_study_names(found) == ["s"]
+    with pytest.raises(StorageInternalError):
+        optuna.create_study(study_name="t", storage=found)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.db")} == before
 
 
 def test_a_storage_may_be_a_files_name(folder: Path) -> None:

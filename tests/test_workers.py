@@ -352,6 +352,17 @@ def alive(pid: int) -> bool:
     return True
 
 
+def test_a_search_whose_file_is_deleted_ends_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parent, "LOOK_SECONDS", 0.0)
+    job = Job(sqlite_url(tmp_path / "s.db"), 10_000)
+    study, register = job.open()
+    progress = Progress(on_trial_end=lambda _: (tmp_path / "s.db").unlink(missing_ok=True))
+    with pytest.raises(UserError, match=r"s\.db was deleted or replaced while it was in use"):
+        Parent(job.work, 1, study, register, SPACE, progress).run()
+
+
 def test_what_several_workers_find_lost_is_queued_once(url: str) -> None:
     job = Job(url, 1)
     study, register = job.open()

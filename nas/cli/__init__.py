@@ -89,7 +89,8 @@ def main(
     except json.JSONDecodeError as error:  # our own records are JSON; what people write is checked
         code = _refuse(f"a record of the study is damaged: {error}")
     except _database_errors() as error:
-        code = _refuse(f"the database failed: {getattr(error, 'orig', None) or error}")
+        cause = error.__cause__ or error  # Optuna wraps what SQLAlchemy wraps
+        code = _refuse(f"the database failed: {getattr(cause, 'orig', None) or cause}")
     if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
         print("interrupted; the same command goes on from here", file=sys.stderr)
     _flush()

@@ -26,16 +26,19 @@ def counted(number: int, noun: str) -> str:
 
 def new_figure(*, height: int = 380, **layout: Any) -> go.Figure:  # noqa: ANN401 - plotly's own
     """Give an empty figure with the layout that all share."""
-    return go.Figure(
+    figure = go.Figure(
         layout={
             "template": go.layout.Template(),
             "height": height,
-            "margin": {"l": 56, "r": 12, "t": 36, "b": 52},
+            "margin": {"l": 56, "r": 12, "t": 36, "b": 48},
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
             "hoverlabel": {"align": "left"},
             **layout,
         }
     )
+    figure.update_xaxes(automargin=True, title_standoff=8)
+    figure.update_yaxes(automargin=True, title_standoff=8)
+    return figure
 
 
 def hover_texts(frame: pd.DataFrame) -> list[str]:
@@ -53,7 +56,7 @@ def size_and_accuracy(frame: pd.DataFrame, window: tuple[int | None, int] | None
     """
     figure = new_figure(
         xaxis={"title": "parameters", "tickformat": "~s"},
-        yaxis={"title": "validation accuracy", "tickformat": PERCENT},
+        yaxis=_accuracy_axis(frame["val_accuracy"]),
     )
     _add_window(figure, window)
     _add_groups(figure, frame, x="num_params", x_format="%{x:,} parameters")
@@ -72,7 +75,7 @@ def size_and_accuracy(frame: pd.DataFrame, window: tuple[int | None, int] | None
 def history(frame: pd.DataFrame) -> go.Figure:
     """Draw the scores in the order of trials, and the best so far (`analysis.with_incumbent`)."""
     figure = new_figure(
-        xaxis={"title": "trial"}, yaxis={"title": "validation accuracy", "tickformat": PERCENT}
+        xaxis={"title": "trial", "tickformat": ",d"}, yaxis=_accuracy_axis(frame["val_accuracy"])
     )
     _add_groups(figure, frame, x="trial", x_format="trial %{x}")
     figure.add_scatter(
@@ -84,6 +87,15 @@ def history(frame: pd.DataFrame) -> go.Figure:
         hovertemplate="best so far %{y:.2%}<extra></extra>",
     )
     return figure
+
+
+def _accuracy_axis(accuracies: pd.Series) -> dict[str, Any]:
+    """Describe an axis; where all are equal, plotly by itself would show -50 to 150 %."""
+    axis: dict[str, Any] = {"title": "validation accuracy", "tickformat": PERCENT}
+    if accuracies.nunique() == 1:
+        only = float(accuracies.iloc[0])
+        axis["range"] = [max(0.0, only - 0.05), min(1.0, only + 0.05)]
+    return axis
 
 
 def _add_groups(figure: go.Figure, frame: pd.DataFrame, *, x: str, x_format: str) -> None:
