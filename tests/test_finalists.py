@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import optuna
@@ -93,6 +96,39 @@ def test_a_finalist_has_time_for_its_longer_schedule() -> None:
     assert final_timeout(None) is None
     proxy = ProxyConfig.load("quick")[1]
     assert final_timeout(60.0) == 60.0 * final_proxy(proxy).epochs / proxy.epochs
+
+
+def test_a_finalist_has_as_much_time_a_step_as_a_trial(
+    tiny: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    tiny(1, progress=Progress(on_step=lambda _done, total, _worker: steps.append(total)))
+    once_a_step = SimpleNamespace(monotonic=partial(next, itertools.count()))
+    monkeypatch.setattr("nas.objective.time", once_a_step)
+    study = tiny(1, finalists="1x1", trial_timeout=steps[0])
+    assert keys(finalists_of(study)) == [(0, 1)]
+
+
+def test_a_worker_process_is_killed_at_a_finalist_after_the_longer_time(
+    tiny: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hours early: where a trial may take one it dies at once, where it may take four not."""
+    hour = 3600.0
+    monkeypatch.setattr("nas.parent.KILL_AFTER_SECONDS", -2 * hour)
+    tiny(1)
+    study = tiny(1, finalists="1x1", workers=1, trial_timeout=hour)
+    assert keys(finalists_of(study)) == [(0, 1)]
+
+
+def test_finalists_that_bring_nothing_better_are_all_scored(tiny: Search) -> None:
+    """Patience is the search's: a seed that scores less is no reason to leave out the next."""
+    study = tiny(1, finalists="1x1")
+    sister = find_sister(study, FINALISTS)
+    assert sister is not None
+    worse = finalists_of(study)[0].user_attrs | {"seed": 2}
+    sister.add_trial(optuna.create_trial(value=0.0, user_attrs=worse))
+    study = tiny(1, finalists="1x3", patience=1)
+    assert keys(finalists_of(study)) == [(0, 1), (0, 2), (0, 3)]
 
 
 def test_the_same_command_scores_none_again(tiny: Search) -> None:

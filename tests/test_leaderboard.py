@@ -18,7 +18,9 @@ from nas.analysis import denoise
 from nas.architecture import Architecture
 from nas.complexity import count_macs, count_params
 from nas.errors import UserError
+from nas.find_study import FINALISTS
 from nas.results import COLUMNS, best_trials, leaderboard
+from nas.sisters import open_sister
 
 ARCHS = [arch for arch, _, _ in networks(120, seed=0)]
 NOISE = 0.01
@@ -98,6 +100,20 @@ def test_the_leaderboard_ranks_by_estimate_and_on_request_by_score() -> None:
         assert ranked[column].is_monotonic_decreasing
         assert best_trials(study, 3, by=by) == list(ranked["trial"].head(3))
     assert best_trials(study, 10, by="raw") != best_trials(study, 10, by="denoised")
+
+
+def test_finalists_are_ranked_first_by_their_mean_and_the_rest_by_estimate() -> None:
+    """The two of the lowest estimates, rescored still lower."""
+    study = fake_study(number=60, noise=NOISE)
+    *rest, one, other = best_trials(study, 60, by="denoised")
+    sister = open_sister(study._storage, study.study_name, FINALISTS)
+    for number, scores in ((one, (0.1, 0.4)), (other, (0.3, 0.3))):
+        for seed, score in enumerate(scores):
+            origin = {"source_trial": number, "seed": seed}
+            sister.add_trial(optuna.create_trial(value=score, user_attrs=origin))
+    assert list(leaderboard(study)["trial"]) == [other, one, *rest]
+    raw = best_trials(study, 60, by="raw")
+    assert rest != [number for number in raw if number in rest], "this test shows too little"
 
 
 def test_few_networks_are_ranked_by_their_scores() -> None:

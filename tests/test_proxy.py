@@ -156,6 +156,13 @@ def test_divergence_is_an_error_of_its_own(small: ProxyData) -> None:
         run_proxy(SMALL, small, CONFIG.model_copy(update={"peak_lr": 1e25}))
 
 
+def test_what_diverges_in_the_last_step_has_no_score(small: ProxyData) -> None:
+    """The loss of the only step is that of the first weights; val sees those after it."""
+    one_step = {"epochs": 1, "batch_size": 1000, "peak_lr": 1e25}
+    with pytest.raises(DivergedError, match="the validation loss is"):
+        run_proxy(SMALL, small, CONFIG.model_copy(update=one_step))
+
+
 @pytest.mark.parametrize(
     ("arch", "config", "message"),
     [

@@ -148,7 +148,8 @@ def pairs_of(later: list[float]) -> pd.DataFrame:
 def test_the_verdict_says_when_the_proxy_cannot_tell_and_when_it_can() -> None:
     assert "3 more for a correlation" in analysis.verdict("finalists", pairs_of([0.5, 0.6]))
     mixed = pairs_of([0.5, 0.9, 0.1, 0.8, 0.2, 0.6])
-    assert "cannot tell these networks apart" in analysis.verdict("finalists", mixed)
+    assert "cannot be told yet" in analysis.verdict("finalists", mixed)
+    assert "all have the same of one of them" in analysis.verdict("finalists", pairs_of([0.5] * 8))
     alike = pairs_of([k / 50 for k in range(12)])
     assert "better than chance; rank correlation 1.00" in analysis.verdict("finalists", alike)
 

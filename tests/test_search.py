@@ -323,7 +323,7 @@ def test_a_queued_network_keeps_its_own_parameters_when_the_space_grows(
     assert trial.params == {}
 
 
-def test_the_leaderboard_ranks_by_validation_accuracy(tiny: Search) -> None:
+def test_without_finalists_few_networks_are_ranked_by_validation_accuracy(tiny: Search) -> None:
     study = tiny(5)
     frame = leaderboard(study)
     assert list(frame["val_accuracy"]) == sorted((v for _, v in scored(study)), reverse=True)

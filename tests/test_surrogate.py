@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from nas.encoding import Encoding
 from nas.gaussian_process import GaussianProcess, _loss, evidences
-from nas.surrogate import estimate, recommend
+from nas.surrogate import _share_predicted, estimate, recommend
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -72,6 +72,18 @@ def test_what_no_model_fits_keeps_its_scores(number: int) -> None:
     assert found.trust < TRUSTED
     assert found.mean[values.argmax()] > np.quantile(found.mean, 0.9)
     assert np.corrcoef(found.mean, values)[0, 1] > 0.95
+
+
+def test_where_no_model_fits_an_estimate_is_as_uncertain_as_the_values_are_spread() -> None:
+    values = noise(100, 0, scale=1.0)
+    assert estimate(rows(100), values).std == pytest.approx(values.std(), rel=0.1)
+
+
+def test_trust_is_short_of_the_share_that_is_predicted_by_one_standard_error() -> None:
+    """A tenth of the variance is left; of 8 squares the mean is known to a half (sqrt(2 / 8))."""
+    predicted = np.repeat([-3.0, 3.0], 4)
+    values = predicted + np.tile([-1.0, 1.0], 4)
+    assert _share_predicted(predicted, values) == pytest.approx(1 - 1.5 * 0.1)
 
 
 def test_where_no_model_fits_the_named_is_as_good_as_the_raw_best() -> None:

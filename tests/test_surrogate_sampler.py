@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
+from collections import Counter
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +19,14 @@ from optuna.trial import TrialState
 from strategies import any_spaces, is_inside, limits_on
 
 from nas.budget import Budget
+from nas.encoding import Encoding
 from nas.errors import UserError
-from nas.gaussian_process import _log_gain, log_expected_improvement
+from nas.feasible import Region
+from nas.gaussian_process import _log_gain, evidences, log_expected_improvement
 from nas.samplers import DEFAULT, SAMPLERS, Exhausted, Limit, NothingFits, make_sampler
 from nas.space import SearchSpace, load_space
 from nas.surrogate import recommend
-from nas.surrogate_sampler import MAX_ROWS, NUM_START, _thinned
+from nas.surrogate_sampler import MAX_ROWS, NUM_START, Candidates, _thinned
 from nas.warping import REACHES, Warping
 from nas.width_scaling import WidthScaling
 
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
 SPACE: dict[str, BaseDistribution] = {
     "width": IntDistribution(4, 64, step=4),
@@ -160,10 +165,15 @@ def test_what_a_claim_refuses_is_not_proposed() -> None:
 
 
 def test_workers_that_run_at_once_are_sent_apart() -> None:
-    """Believed to be scored, a running trial leaves little to expect beside it."""
-    study = run(study_of(GRID, SUM), 20, interacting)
-    running = [study.ask(GRID).params for _ in range(6)]
-    assert len({tuple(params.values()) for params in running}) == 6
+    """Of a wave the middle is not known: believed to be scored, a trial there is enough of them."""
+    space: dict[str, BaseDistribution] = {"x": IntDistribution(0, 1000)}
+    study = study_of(space, [])
+    for x in (*range(0, 201, 20), *range(800, 1001, 20)):
+        study.add_trial(
+            optuna.create_trial(params={"x": x}, distributions=space, value=math.sin(x / 60))
+        )
+    places = sorted(study.ask(space).params["x"] for _ in range(4))
+    assert np.diff(places).min() > 50, places
 
 
 @pytest.mark.parametrize("number", [1, 15])
@@ -206,6 +216,65 @@ def test_a_failed_trial_of_a_scored_network_or_over_the_limits_tells_nothing() -
         )
     first, second = (proposed(run(study, 3)) for study in both)
     assert first == second
+
+
+WIDE: dict[str, BaseDistribution] = {name: IntDistribution(1, 100) for name in "abcdef"}
+
+
+def ended(*place: int, **how: Any) -> FrozenTrial:
+    params = dict(zip(WIDE, place, strict=True))
+    return optuna.create_trial(params=params, distributions=WIDE, **how)
+
+
+def beside(place: int) -> set[tuple[int, ...]]:
+    """All that lies a step beside `place` in each of the six."""
+    steps = np.vstack([np.eye(6, dtype=int), -np.eye(6, dtype=int)])
+    return set(map(tuple, (place + steps).tolist()))
+
+
+def looked_at_after(trials: list[FrozenTrial]) -> set[tuple[int, ...]]:
+    """All that is looked at for one proposal, for its cost is asked for."""
+    asked: set[tuple[int, ...]] = set()
+
+    def cost(params: Mapping[str, Any]) -> float:
+        asked.add(tuple(params[name] for name in WIDE))
+        return 0.0
+
+    study = study_of(WIDE, [Limit("none", cost, maximum=1)])
+    study.add_trials(trials)
+    study.ask(WIDE)
+    return asked
+
+
+def test_beside_what_failed_nothing_is_looked_at_however_good_the_model_thinks_it() -> None:
+    """Scores rise from 8 to 80, and go on to rise where the trial failed."""
+    scored = [ended(*[place] * 6, value=place) for place in range(8, 81, 8)]
+    failed = ended(*[96] * 6, state=TrialState.FAIL)
+    looked_at = looked_at_after([*scored, failed])
+    assert beside(80) <= looked_at, "beside the best all is looked at"
+    assert not beside(96) & looked_at
+
+
+def test_a_lost_trial_that_is_tried_again_tells_nothing() -> None:
+    scored = [ended(*[place] * 6, value=place) for place in range(8, 81, 8)]
+    lost = ended(*[96] * 6, state=TrialState.FAIL)
+    retry = {"failed_trial": len(scored), "retry_history": [len(scored)]}
+    again = ended(*[96] * 6, state=TrialState.RUNNING, system_attrs=retry)
+    undisturbed = ended(*[96] * 6, state=TrialState.RUNNING)
+    both = study_of(WIDE, []), study_of(WIDE, [])
+    for study, others in zip(both, ([lost, again], [undisturbed]), strict=True):
+        study.add_trials([*scored, *others])
+    first, second = (study.ask(WIDE).params for study in both)
+    assert first == second
+
+
+def test_the_best_of_a_large_study_is_built_on_though_the_model_is_not_of_it() -> None:
+    number, best = 2 * MAX_ROWS, 1
+    assert best not in _thinned(number)
+    places = np.random.default_rng(0).integers(2, 90, size=(number, 6))
+    places[best] = 95
+    trials = [ended(*place, value=sum(place)) for place in places.tolist()]
+    assert beside(95) <= looked_at_after(trials)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e200])
@@ -289,6 +358,12 @@ def test_where_nothing_can_be_learned_it_is_no_worse_than_random() -> None:
     assert gained.mean() > -2 * gained.std(ddof=1) / math.sqrt(12)
 
 
+def test_where_nothing_can_be_learned_half_the_proposals_are_random() -> None:
+    rng = np.random.default_rng(0)
+    counts = run(study_of(GRID, []), 60, lambda _: rng.normal()).sampler.counts  # type: ignore[attr-defined]
+    assert 15 < counts["random"] - NUM_START < 35
+
+
 def test_a_study_that_minimizes_is_minimized() -> None:
     study = optuna.create_study(sampler=make_sampler(DEFAULT, GRID, SUM, seed=0))
     run(study, 40, lambda params: -interacting(params))
@@ -356,6 +431,21 @@ def test_in_a_large_study_the_model_is_of_a_part_of_it() -> None:
     assert len(set(kept.tolist())) == MAX_ROWS
     assert kept[0] == 0
     assert kept[-MAX_ROWS // 2 :].tolist() == list(range(5000 - MAX_ROWS // 2, 5000))
+
+
+def test_settings_of_the_model_are_drawn_as_often_as_their_evidence_says() -> None:
+    rng, region = np.random.default_rng(0), Region(SPACE, ())
+    candidates = Candidates(region, Encoding(SPACE), region.random, region.repair, seed=0)
+    rows = rng.random((NUM_START, 3))
+    values = -rng.exponential(size=NUM_START)
+    drawn = Counter(
+        candidates.kernel(rows, values, range(NUM_START), Random(seed)) for seed in range(2000)
+    )
+    found = evidences(rows, values)
+    total = np.logaddexp.reduce(list(found.values()))
+    shares = {kernel: math.exp(evidence - total) for kernel, evidence in found.items()}
+    assert max(shares.values()) < 0.8, "the largest alone would do"
+    assert {k: drawn[k] / 2000 for k in shares} == pytest.approx(shares, abs=0.04)
 
 
 def test_the_expected_improvement_is_that_of_many_draws() -> None:
