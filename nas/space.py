@@ -36,7 +36,7 @@ class IntRange(Config):
         if self.high < self.low:
             raise ValueError(f"the range is empty: high = {self.high} is below low = {self.low}")
         if self.step and (left := (self.high - self.low) % self.step):
-            raise ValueError(f"its steps end at {self.high - left}, not at high = {self.high}")
+            raise ValueError(f"high must be one of its steps, which end at {self.high - left}")
         if self.at_params is not None and self.step is not None:
             raise ValueError("with at_params the step follows the budget; leave step out")
         return self

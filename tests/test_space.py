@@ -69,9 +69,9 @@ ON_STAGE_1 = STAGE + "[overrides.1]\n"
         ("[stage]\ndepth = 1\nwidth = 8", "num_stages is missing"),
         ("num_stages = 0\n[stage]\ndepth = 1\nwidth = 8", "num_stages"),
         ("stages = 2\n" + STAGE, "unknown key 'stages'; known: num_stages, stage, overrides"),
-        (STAGE + "widht = 8", "unknown key 'stage.widht'"),
+        (STAGE + "widht = 8", "unknown key 'stage.widht'; known: depth, width, kern"),
         (STAGE + "[stages]\n", "unknown key 'stages'; known: num_stages, stage, overrides"),
-        (ON_STAGE_1 + "widht = 8", "unknown key 'overrides.1.widht'"),
+        (ON_STAGE_1 + "widht = 8", "unknown key 'overrides.1.widht'; known: depth, w"),
         (NO_WIDTH, "stage 1 has no width"),
         ("num_stages = 2\n[stage]\nwidth = 8", "stage 1 has no depth"),
         (NO_WIDTH + "[overrides.1]\nwidth = 8", "stage 2 has no width"),
@@ -91,7 +91,14 @@ ON_STAGE_1 = STAGE + "[overrides.1]\n"
         (NO_WIDTH + "width = { low = 8, high = 4 }", "empty: high = 4 is below low = 8"),
         (NO_WIDTH + "width = { low = 0, high = 4 }", "greater than or equal to 1"),
         (NO_WIDTH + "width = { low = 8 }", "stage.width.high is missing"),
-        (NO_WIDTH + "width = { low = 8, high = 16, stpe = 8 }", "unknown key 'stage.width.stpe'"),
+        (
+            NO_WIDTH + "width = { low = 8, high = 18, step = 4 }",
+            "stage.width: high must be one of its steps, which end at 16",
+        ),
+        (
+            NO_WIDTH + "width = { low = 8, high = 16, stpe = 8 }",
+            "unknown key 'stage.width.stpe'; known: low, high,",
+        ),
         (NO_WIDTH + "width = { low = 8, high = 16, step = 0 }", "stage.width.step"),
         (
             NO_WIDTH + "width = { low = 8, high = 16, step = 8, at_params = 100 }",

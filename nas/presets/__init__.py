@@ -9,7 +9,7 @@ import csv
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,7 +17,7 @@ from nas.architecture import Architecture
 from nas.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from importlib.resources.abc import Traversable
 
 STUDIES = Path("studies")
@@ -131,15 +131,29 @@ def _integers(cell: str) -> list[int]:
     return [int(entry) for entry in cell.split(",")]
 
 
+def _table(config: type[BaseModel], names: list[str]) -> type[BaseModel]:
+    """Find what describes a table of a file, by the keys that lead to it."""
+    for name in names:
+        if name in config.model_fields:  # not the number of a stage
+            config = next(_models(config.model_fields[name].annotation))
+    return config
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
 def _first_line(error: ValidationError, config: type[BaseModel]) -> str:
     errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     first = errors[0]  # a key that is unknown rather than that which is missing for it
     names = [str(part) for part in first["loc"] if part not in ("one", "range", "list")]
     where = ".".join(names)
     if first["type"] == "extra_forbidden":
-        line = f"unknown key {where!r}"
-        if len(names) == 1:
-            line += f"; known: {', '.join(config.model_fields)}"
+        known = _table(config, names[:-1]).model_fields
+        line = f"unknown key {where!r}; known: {', '.join(known)}"
     elif first["type"] == "missing":
         line = f"{where} is missing"
     else:
