@@ -159,6 +159,7 @@ class Plan:
     """What was decided on the way, each once: kept in `results/plan.json`.
 
     Attributes:
+        study: Of the scale for which it was decided.
         seconds_an_epoch: Of full training, by recipe; empty before it was measured.
         seconds_a_proxy_epoch: Likewise, of a proxy run of a network of the full size.
         is_compiled: Whether full trainings run with `--compile`.
@@ -167,6 +168,7 @@ class Plan:
         winner: The trial that the search names on validation, and what it is; `None` before.
     """
 
+    study: str
     seconds_an_epoch: dict[str, float]
     seconds_a_proxy_epoch: float | None
     is_compiled: bool
@@ -210,6 +212,7 @@ def plan_epochs(scale: Scale, results: Path) -> Plan:
     for_all, for_longest = scale.minutes
     strong = seconds["strong"]
     return Plan(
+        study=scale.study,
         seconds_an_epoch=seconds,
         seconds_a_proxy_epoch=float(trial[-1]["seconds"]),
         is_compiled=is_compiled,
@@ -405,6 +408,17 @@ class Session:
         return self.work / "results"
 
     @property
+    def plan(self) -> Plan | None:
+        """What was decided; of another scale it ends the call."""
+        plan = Plan.load(self.results)
+        if plan is not None and plan.study != self.scale.study:
+            sys.exit(
+                f"error: {self.work} holds what was decided for the study {plan.study}; --short "
+                "and --tiny need a folder of their own"
+            )
+        return plan
+
+    @property
     def log(self) -> Log:
         """The commands that ran."""
         return Log(self.results / "commands.csv")
@@ -416,7 +430,7 @@ class Session:
 
     def left(self, pieces: Iterable[str]) -> list[tuple[str, Command]]:
         """List the commands that are not finished, with their pieces."""
-        plan = Plan.load(self.results)
+        plan = self.plan
         return [
             (piece, command)
             for piece in pieces
@@ -466,7 +480,7 @@ class Session:
 
     def decide(self) -> None:
         """Write down what can be decided now; nothing is decided twice."""
-        plan = Plan.load(self.results)
+        plan = self.plan
         if plan is None and not self.left(["speed"]):
             plan_epochs(self.scale, self.results).save(self.results)
         elif plan is not None and plan.winner is None and not self.left(["search"]):

@@ -94,6 +94,8 @@ def load_training_data(name: str, root: Path | str) -> TrainingData:
 def load_test_data(name: str, root: Path | str) -> Split:
     """Read the test images: for the final number of a finished network, never for a choice.
 
+    But for `check_test_files`, which keeps none.
+
     Raises:
         UserError: As `load_training_data`.
     """

@@ -53,9 +53,9 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         model: A hand-made network, by name.
         architecture: An architecture's JSON file.
         study: Name of the study; the only one there is need not be named.
-        storage: Database URL; by default the SQLite files under `studies/`.
+        storage: Database URL or file NAME.db; by default the SQLite files under `studies/`.
         recipe: A preset of `nas/presets/recipes` or a TOML file.
-        seeds: How many: 0, 1, ...
+        seeds: How many; they are 0, 1, ...
         holdout: Train without val and score val; test is not read.
         dataset: By default the study's, or cifar10 without one.
         image_size: Pixels a side of a folder's images, if `dataset` names one.
@@ -234,11 +234,11 @@ def _sister(source: Study | None, url: str | None, data: TrainingData) -> tuple[
     from nas.data_sets import short_name
     from nas.find_study import study_url
     from nas.sisters import open_sister
-    from nas.storage import open_storage
+    from nas.storage import open_storage, storage_url
 
     if source is not None:
         study_url(source.study_name)  # refuses a name that would leave `studies/`
         return source.study_name, open_sister(source._storage, source.study_name, "retrain")  # noqa: SLF001
     name = short_name(data.name)
-    storage = open_storage(url or study_url(f"{name}-retrain"))
+    storage = open_storage(storage_url(url) if url else study_url(f"{name}-retrain"))
     return name, open_sister(storage, name, "retrain")

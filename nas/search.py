@@ -121,7 +121,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
             is five with three seeds each; "0" none; by default the proxy's.
         sampler: "default", "tpe", "random", "gp", "cmaes" or "nsga2".
         study: Name; by default data set, space, budget and proxy.
-        storage: Database URL; by default an SQLite file `studies/<study>.db`.
+        storage: Database URL or file NAME.db; by default an SQLite file `studies/<study>.db`.
         device: "auto", "cpu" or "cuda".
         workers: Processes that score trials; by default one a GPU, else one. 0 scores them in this
             process, for debugging. Several share the cores evenly.

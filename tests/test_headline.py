@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import headline
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLAN = Plan(
+    study=FULL.study,
     seconds_an_epoch={"strong": 2.0, "seed": 3.0},
     seconds_a_proxy_epoch=1.0,
     is_compiled=False,
@@ -119,6 +121,7 @@ def test_epochs_and_compile_follow_the_measured_speeds_and_are_decided_once(
     session.decide()
     plan = Plan.load(session.results)
     assert plan == Plan(
+        study=FULL.study,
         seconds_an_epoch={"strong": 1.0, "seed": 1.0},
         seconds_a_proxy_epoch=1.5,
         is_compiled=True,
@@ -129,6 +132,13 @@ def test_epochs_and_compile_follow_the_measured_speeds_and_are_decided_once(
     write(compiled=1)
     session.decide()
     assert Plan.load(session.results) == plan
+
+
+def test_what_was_decided_at_another_scale_decides_nothing(session: Session) -> None:
+    PLAN.save(session.results)
+    short = replace(session, scale=SHORT)
+    with pytest.raises(SystemExit, match="need a folder of their own"):
+        short.left(["strong"])
 
 
 def test_the_winner_is_the_best_that_the_search_proposed() -> None:

@@ -27,7 +27,7 @@ def retrain(
     study: AnyStudy = None,
     storage: Storage = None,
     recipe: Annotated[str, typer.Option(help="strong, seed, or a TOML file")] = "strong",
-    seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 1,
+    seeds: Annotated[int, typer.Option(help="How many; they are 0, 1, ...")] = 1,
     holdout: Annotated[
         bool, typer.Option("--holdout", help="Keep val out of training and score it, not test")
     ] = False,
