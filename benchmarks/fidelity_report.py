@@ -41,6 +41,8 @@ REFERENCE = "reference"
 RESAMPLES = 2000
 LEAST_NETWORKS = 5  # below it no correlation and no regret is shown
 RIDGE = 1.0  # on standardized ranks
+SHORT = ("epochs1", "epochs2", "epochs4")  # runs that are joined with untrained scores
+ACTIVATIONS = "num_activations"
 # A ladder halves what it keeps as it doubles the epochs; beside it, one rung and its finalists.
 # Both cost four epochs a network.
 LADDERS: dict[str, tuple[tuple[str, float], ...]] = {
@@ -176,7 +178,7 @@ def candidates(rows: pd.DataFrame) -> list[Scores]:
             Scores(f"{label}, val loss", -runs["val_loss"], seconds),
             Scores(f"{label}, sum of training losses", -losses, seconds),
         ]
-    return [*found, *_mean_of_seeds(rows), *_rank_models(rows)]
+    return [*found, *_mean_of_seeds(rows), *_mean_of_ranks(rows), *_rank_models(rows)]
 
 
 def _mean_of_seeds(rows: pd.DataFrame) -> list[Scores]:
@@ -191,13 +193,25 @@ def _mean_of_seeds(rows: pd.DataFrame) -> list[Scores]:
     return found
 
 
+def _mean_of_ranks(rows: pd.DataFrame) -> list[Scores]:
+    """Average the ranks of one short run and of the number of activations; nothing is fitted."""
+    wide = rows[rows["seed"] == 0].pivot_table(index="network", columns="candidate", values="score")
+    found = []
+    for short in [name for name in SHORT if {name, ACTIVATIONS} <= set(wide)]:
+        both = wide[[short, ACTIVATIONS]].dropna()
+        runs = rows[(rows["seed"] == 0) & (rows["candidate"] == short)]
+        seconds = runs.groupby("network")["cost"].sum()[both.index]
+        found.append(Scores(f"{short} and activations", both.rank().mean(axis=1), seconds))
+    return found
+
+
 def _rank_models(rows: pd.DataFrame) -> list[Scores]:
     """Predict the reference from untrained scores and one short run, each network by the others."""
     seeds = reference_seeds(rows)
     wide = rows[rows["seed"] == 0].pivot_table(index="network", columns="candidate", values="score")
     untrained = [name for name in SCORES if name in wide]
     found = []
-    for short in [name for name in ("epochs1", "epochs2") if name in wide]:
+    for short in [name for name in SHORT if name in wide]:
         features = wide[[*untrained, short]].dropna()
         features = features.loc[features.index.intersection(seeds.index)]
         if len(features) < LEAST_NETWORKS:

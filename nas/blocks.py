@@ -33,11 +33,14 @@ class Cost:
         num_params: Trainable parameters.
         num_buffers: Values that are stored but not trained (batch norm's running statistics).
         num_macs: Multiply-adds of convolutions and linear layers, one image, forward.
+        num_activations: Values that convolutions give, one image (Radosavovic et al. 2020, arXiv
+            2003.13678).
     """
 
     num_params: int = 0
     num_buffers: int = 0
     num_macs: int = 0
+    num_activations: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """Add each kind of cost."""
@@ -45,11 +48,17 @@ class Cost:
             self.num_params + other.num_params,
             self.num_buffers + other.num_buffers,
             self.num_macs + other.num_macs,
+            self.num_activations + other.num_activations,
         )
 
     def __mul__(self, repeats: int) -> Cost:
         """Count the same part `repeats` times."""
-        return Cost(self.num_params * repeats, self.num_buffers * repeats, self.num_macs * repeats)
+        return Cost(
+            self.num_params * repeats,
+            self.num_buffers * repeats,
+            self.num_macs * repeats,
+            self.num_activations * repeats,
+        )
 
 
 def conv_bn_cost(
@@ -63,10 +72,12 @@ def conv_bn_cost(
 ) -> Cost:
     """Count a convolution without bias and its batch norm; `side` is that of the input image."""
     weights = in_channels // groups * out_channels * kernel_size**2
+    num_positions = out_side(side, stride) ** 2
     return Cost(
         num_params=weights + 2 * out_channels,
         num_buffers=2 * out_channels,
-        num_macs=weights * out_side(side, stride) ** 2,
+        num_macs=weights * num_positions,
+        num_activations=out_channels * num_positions,
     )
 
 

@@ -1,4 +1,4 @@
-"""count_params, count_macs, size_bytes: closed forms of an Architecture; nothing is built."""
+"""What an Architecture costs: parameters, MACs, activations, bytes, in closed form."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def count(arch: Architecture, resolution: int | None = None) -> Cost:
         sum([part.num_params for part in parts]),
         sum([part.num_buffers for part in parts]),
         sum([part.num_macs for part in parts]),
+        sum([part.num_activations for part in parts]),
     )
 
 
@@ -56,6 +57,11 @@ def count_params(arch: Architecture) -> int:
 def count_macs(arch: Architecture, resolution: int | None = None) -> int:
     """Count multiply-adds of convolutions and the classifier, one image, forward, as `count`."""
     return count(arch, resolution).num_macs
+
+
+def count_activations(arch: Architecture, resolution: int | None = None) -> int:
+    """Count the values in the outputs of convolutions, one image, forward, as `count`."""
+    return count(arch, resolution).num_activations
 
 
 def log_costs(arch: Architecture, resolution: int | None = None) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas.architecture import Architecture, Stage
 from nas.blocks import BLOCKS, BlockType, conv_bn, conv_bn_cost, out_side
-from nas.complexity import count, count_macs, count_params, size_bytes
+from nas.complexity import count, count_activations, count_macs, count_params, size_bytes
 from nas.errors import UserError
 from nas.model import build_model
 from nas.presets import hand_made
@@ -40,6 +40,7 @@ def closed_form(arch: Architecture, resolution: int) -> dict[str, int]:
     return {
         "num_params": count_params(arch),
         "num_macs": count_macs(arch, resolution),
+        "num_activations": count_activations(arch, resolution),
         "size_bytes": size_bytes(arch),
     }
 
@@ -49,12 +50,17 @@ def measured(arch: Architecture, resolution: int) -> dict[str, int]:
     model = build_model(arch, device="meta").eval()
     images = torch.empty(1, arch.in_channels, resolution, resolution, device="meta")
     counter = FlopCounterMode(display=False)
+    outputs: list[int] = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _conv, _in, output: outputs.append(output.numel()))
     with torch.no_grad(), counter:
         assert model(images).shape == (1, arch.num_classes)
     stored = [value for value in model.state_dict().values() if value.is_floating_point()]
     return {
         "num_params": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "num_macs": counter.get_total_flops() // 2,
+        "num_activations": sum(outputs),
         "size_bytes": sum(value.numel() * value.element_size() for value in stored),
     }
 
@@ -95,6 +101,7 @@ def test_a_network_counted_by_hand() -> None:
     assert closed_form(arch, 4) == {
         "num_params": stem + convs + norms + classifier + biases,
         "num_macs": (stem + convs) * 4 * 4 + classifier,
+        "num_activations": 3 * 2 * 4 * 4,
         "size_bytes": 4 * (stem + convs + 2 * norms + classifier + biases),
     }
 

@@ -150,6 +150,15 @@ def test_what_costs_nothing_is_derived() -> None:
         assert line_of(rows, f"epochs4, {what}")["spearman"].value == pytest.approx(-1)
 
 
+def test_ranks_of_a_short_run_and_of_activations_are_averaged() -> None:
+    truth = [float(network) for network in range(COUNT)]
+    swapped = [truth[1], truth[0], *truth[2:]]
+    rows = rows_of(epochs2=[10 * each for each in truth], num_activations=swapped)
+    line = line_of(rows, "epochs2 and activations")
+    assert line["spearman"].value > line_of(rows, "num_activations")["spearman"].value
+    assert line["seconds"] == line_of(rows, "epochs2")["seconds"]
+
+
 def test_the_mean_of_seeds_costs_both() -> None:
     rank = [float(network) for network in range(COUNT)]
     second = [row(n, "epochs4", 1, -n if n < 3 else n, 6.0) for n in range(COUNT)]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nas.cli.network import named_network
-from nas.complexity import count_macs, count_params, size_bytes
+from nas.complexity import count_activations, count_macs, count_params, size_bytes
 
 
 def count(
@@ -23,7 +23,7 @@ def count(
     resolution: Annotated[int, typer.Option(help="Pixels a side, for the MACs", min=1)] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
-    """Count a network's parameters, multiply-adds (MACs) and bytes.
+    """Count a network's parameters, multiply-adds (MACs), activations and bytes.
 
     \b
     nas count --blocks 3,3,3,3 --widths 128,100,164,200
@@ -33,6 +33,7 @@ def count(
     counts = {
         "num_params": count_params(arch),
         "num_macs": count_macs(arch, resolution),
+        "num_activations": count_activations(arch, resolution),
         "size_bytes": size_bytes(arch),
     }
     if as_json:
@@ -40,4 +41,5 @@ def count(
         return
     print(f"{counts['num_params']:>15,} parameters   {arch}")
     print(f"{counts['num_macs']:>15,} multiply-adds, one image of {resolution}x{resolution}")
+    print(f"{counts['num_activations']:>15,} activations, outputs of its convolutions")
     print(f"{counts['size_bytes']:>15,} bytes as float32")
