@@ -1,13 +1,14 @@
 """How well each way to score a network ranks networks, and what it costs.
 
     python benchmarks/proxy_fidelity.py [--data DIR] [--budget 100k] [--networks 24] [--only NAME]
+                                        [--architectures FILE.json ...] [--rows FILE.csv]
 
 Draws networks that use 90-100 % of the budget, spread over shapes, trains each under every entry of
 `CANDIDATES`, among them the reference, and scores it untrained by `nas.zero_cost`. Every finished
 run is a row of the CSV at once; the same command goes on where an earlier one ended, also with more
 networks or workers, and its order is such that the first networks are complete early. Reference and
 candidates have different seeds: shared initial weights and batches would make them agree for no
-merit of a proxy.
+merit of a proxy. `--architectures` measures these networks instead, such as those a search found.
 
 Data set, budget, space and base schedule are the CSV's head; a measurement of another kind is
 another file.
@@ -35,6 +36,7 @@ from nas.cli.parse import parse_count
 from nas.complexity import count
 from nas.data import TrainingData, load_training_data
 from nas.evaluation import evaluate
+from nas.presets import read_architecture
 from nas.provenance import provenance
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
 from nas.space import SearchSpace, load_space
@@ -358,15 +360,23 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="candidates to measure now")
+    parser.add_argument("--architectures", type=Path, nargs="+", help="instead of drawn networks")
     parser.add_argument("--rows", type=Path, help="the CSV")
     arguments = parser.parse_args()
+    if arguments.architectures and arguments.rows is None:
+        parser.error("--architectures needs --rows: a file of their own")
     precision = resolved_precision(arguments.device, "auto")
     changes = {"epochs": 4, "precision": precision}
     base = ProxyConfig.load(arguments.base)[1].model_copy(update=changes)
     budget = int(parse_count(arguments.budget))
     setting = Setting(arguments.dataset, budget, arguments.space, base, arguments.device)
     data = load_training_data(arguments.dataset, arguments.data)
-    archs = networks(setting, data.num_classes, arguments.networks)
+    given = arguments.architectures
+    archs = (
+        [read_architecture(path) for path in given]
+        if given
+        else networks(setting, data.num_classes, arguments.networks)
+    )
     rows = Rows(arguments.rows or default_path(setting), setting)
     known = [*SCORES, *CANDIDATES]
     if unknown := set(arguments.only or ()) - set(known):

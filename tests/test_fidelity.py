@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import fidelity_report as report
 import numpy as np
 import pandas as pd
+import proxy_fidelity
 import pytest
 import scipy.stats
 from proxy_fidelity import CANDIDATES, Rows, Setting, networks, plan
 
+from nas.architecture import Architecture
 from nas.budget import Budget
+from nas.complexity import count_params
 from nas.proxy import ProxyConfig
 from nas.zero_cost import SCORES
 
@@ -126,6 +129,22 @@ def test_a_ladder_keeps_the_best_and_pays_for_what_it_trains() -> None:
     costs = [np.full(4, 1.0), np.full(4, 10.0)]
     draw = np.arange(4)
     assert report.climb([first, second], costs, [1.0, 0.5], draw) == (2, 4 * 1 + 2 * 10)
+
+
+def test_architectures_of_ones_own_are_measured_in_a_file_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arch = Architecture.of([1, 1], [4, 8])
+    (tmp_path / "a.json").write_text(arch.to_json())
+    asked = f"x --dataset synthetic --architectures {tmp_path}/a.json --only num_params"
+    monkeypatch.setattr("sys.argv", asked.split())
+    with pytest.raises(SystemExit):
+        proxy_fidelity.main()
+    assert "--architectures needs --rows" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", [*asked.split(), "--rows", f"{tmp_path}/rows.csv"])
+    proxy_fidelity.main()
+    (row,) = pd.read_csv(tmp_path / "rows.csv", comment="#").to_dict("records")
+    assert (row["arch_id"], row["score"]) == (arch.arch_id, count_params(arch))
 
 
 # Tables
