@@ -265,14 +265,14 @@ def test_flip_average_cannot_tell_an_image_from_its_mirror_image() -> None:
     assert plain[0] != plain[1]
 
 
-def test_in_bfloat16_no_two_classes_of_an_image_tie_for_the_best() -> None:
-    split = tiny_split(num_images=2_000)
+def test_in_bfloat16_logits_have_the_digits_of_float32() -> None:
+    """With those of bfloat16 alone the best two classes of an image tie again and again."""
+    split = tiny_split(num_images=20)
     seen: list[Tensor] = []
     model = resnet()
     model[-1].register_forward_hook(lambda _layer, _inputs, logits: seen.append(logits))  # type: ignore[index]
-    evaluate(model, split, Normalization.of(split.images), precision="bfloat16", flip_average=False)
-    best = torch.cat(seen).float().topk(2, dim=1).values
-    assert (best[:, 0] == best[:, 1]).sum() == 0
+    evaluate(model, split, Normalization.of(split.images), precision="bfloat16")
+    assert any((logits != logits.bfloat16()).any() for logits in seen)
 
 
 def test_evaluation_changes_nothing_of_the_model() -> None:
