@@ -63,7 +63,7 @@ class FormulaJob(Job):
         """Put the job together that works on a database."""
         config = load_space("resnet")[1]
         space = SearchSpace.from_config(config, max_params=BUDGET.max_params)
-        proxy = ProxyConfig.load("quick")[1]
+        proxy = ProxyConfig.load("quick", BUDGET.max_params)[1]
         return cls(
             url, "formula", BUDGET, space, "none", ".", proxy, sampler, 0, ("cpu",), None,
             seconds=seconds,

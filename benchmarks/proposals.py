@@ -201,7 +201,7 @@ class Nas:
         self._url = sqlite_url(folder / f"{sampler}.db")
         storage = open_storage(self._url)
         limits = BUDGET.limits(space)
-        proxy = ProxyConfig.load("quick")[1]
+        proxy = ProxyConfig.load("quick", BUDGET.max_params)[1]
         self.study = open_study(
             storage,
             "nas",

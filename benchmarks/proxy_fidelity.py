@@ -367,8 +367,8 @@ def main() -> None:
         parser.error("--architectures needs --rows: a file of their own")
     precision = resolved_precision(arguments.device, "auto")
     changes = {"epochs": 4, "precision": precision}
-    base = ProxyConfig.load(arguments.base)[1].model_copy(update=changes)
     budget = int(parse_count(arguments.budget))
+    base = ProxyConfig.load(arguments.base, budget)[1].model_copy(update=changes)
     setting = Setting(arguments.dataset, budget, arguments.space, base, arguments.device)
     data = load_training_data(arguments.dataset, arguments.data)
     given = arguments.architectures

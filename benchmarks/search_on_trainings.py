@@ -63,7 +63,7 @@ def measure(arguments: argparse.Namespace, seed: int, sampler: str) -> dict[str,
     )
     trial = named(study, sampler)
     arch = Architecture.from_json(trial.user_attrs["architecture_json"])
-    proxy = ProxyConfig.load(arguments.proxy)[1]
+    proxy = ProxyConfig.load(arguments.proxy, arguments.budget)[1]
     data = ProxyData.prepare(
         load_training_data(arguments.dataset, arguments.data), proxy.resolution, "cpu"
     )

@@ -237,7 +237,7 @@ def cases(
     dataset: str, root: str, device: str, sizes: Sequence[int], steps: int
 ) -> dict[int, Case]:
     """Prepare the networks and as many images as the steps take."""
-    config = ProxyConfig.load(PROXIES[device])[1].model_copy(update={"epochs": 1})
+    config = ProxyConfig.load(PROXIES[device], max(sizes))[1].model_copy(update={"epochs": 1})
     whole = load_training_data(dataset, root)
     data = ProxyData.prepare(whole, config.resolution, device)
     num_train = min(steps * config.batch_size, len(data.train))

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from nas.distributed import ALONE, Ranks
+from nas.split import num_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from nas.split import Split
 
-# Augmented at a time. An augmentation is many small operations, which cost as much for a few images
-# as for many: in batches of 128 the whole of `seed` takes 63 us an image, 1024 at a time 41.
+# Of 32 pixels a side, augmented at a time. An augmentation is many small operations, which cost as
+# much for a few images as for many: in batches of 128 the whole of `seed` takes 63 us an image,
+# 1024 at a time 41.
 GROUP_IMAGES = 1024
 
 
@@ -168,7 +170,8 @@ class Batches:
         drawn = [a.draw(self.num_images, generator) for a in self.augmentations]
         plan = [t.to(self.split.labels.device, non_blocking=True) for t in (order, *drawn)]
         steps = list(zip(*(torch.split(t, self.batch_size) for t in plan), strict=True))
-        steps_a_group = max(1, GROUP_IMAGES // self.batch_size)
+        at_a_time = num_at_a_time(GROUP_IMAGES, self.split.images.shape[-1])
+        steps_a_group = max(1, at_a_time // self.batch_size)
         for first in range(start - start % steps_a_group, self.num_steps, steps_a_group):
             group = self._augmented(steps[first : first + steps_a_group])
             for images, labels in group[max(0, start - first) :]:

@@ -108,7 +108,7 @@ class Checkpoints:
         if header["identity"] != self.identity:
             raise UserError(
                 f"{path} is of another training: {differences(header['identity'], self.identity)};"
-                " remove it to start anew, or repeat the command that it belongs to"
+                f" remove {self.folder} to start anew, or repeat the command that it belongs to"
             )
         return Checkpoint(load(content), header["numbers"])
 

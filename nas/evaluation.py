@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.split import num_at_a_time
 from nas.training import autocast, means
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def evaluate(
         split: The images.
         normalization: The one of training.
         precision: As in `TrainingConfig`.
-        batch_size: Images at a time. On one core 500 are the fastest of 64 to 2000 for networks of
-            30k and 100k parameters at 16 pixels in float32; 2000 take 1.5 and 1.7 times as long.
+        batch_size: Images of up to 32 pixels a side at a time, of larger ones fewer, for memory. On
+            one core 500 are the fastest of 64 to 2000 for networks of 30k and 100k parameters at 16
+            pixels in float32; 2000 take 1.5 and 1.7 times as long.
         flip_average: Average the logits with those of the mirrored images.
     """
     was_training = model.training
@@ -54,9 +56,10 @@ def evaluate(
     totals = torch.zeros(2, device=split.labels.device)
     counts = split.labels.bincount()
     hits = torch.zeros_like(counts)
+    at_a_time = num_at_a_time(batch_size, split.images.shape[-1])
     with autocast(split.labels.device, precision):
         for images, labels in zip(
-            *(torch.split(t, batch_size) for t in (split.images, split.labels)), strict=True
+            *(torch.split(t, at_a_time) for t in (split.images, split.labels)), strict=True
         ):
             logits = _logits(model, normalization(images), flip_average=flip_average)
             losses = functional.cross_entropy(logits, labels, reduction="sum")

@@ -13,7 +13,7 @@ from nas.architecture import Architecture
 from nas.complexity import count_params
 from nas.find_study import SISTERS, find_sister
 from nas.notes import notes
-from nas.study import IMPORTED, RETRIED
+from nas.study import IMPORTED, RETRIED, is_of_its_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,9 +42,9 @@ class Try:
         name: What a person calls it.
         arch: The network.
         result: "scored", "over budget", "running", "waiting" or why it failed.
-        val_accuracy: In [0, 1], or `None`; of a search trial its proxy's.
-        accuracy: On test images, in [0, 1], or `None`.
-        recipe: Of a full training, or `None`.
+        val_accuracy: In [0, 1], or `None`; of a search trial its proxy's. Of the study's images.
+        accuracy: On test images, in [0, 1], or `None`; likewise.
+        recipe: Of a full training, or `None`; with the data set if not the study's.
         optimizer: Its name, or "".
         lr: Its peak, as text, or "".
         seed: Of the training, or `None`.
@@ -117,7 +117,8 @@ def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str) 
     attrs = trial.user_attrs
     is_imported = attrs.get("recipe") == IMPORTED
     is_tested = kind == "retrain" and attrs.get("split") != "val"
-    value = trial.value if trial.state is TrialState.COMPLETE else None
+    is_own = is_of_its_images(identity, attrs)
+    value = trial.value if trial.state is TrialState.COMPLETE and is_own else None
     ended = trial.datetime_complete
     texts = [text for text in (attrs.get("notes"), note) if text]
     source = trial.number if kind == SEARCH else attrs.get("source_trial")
@@ -130,7 +131,7 @@ def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str) 
         result=RESULTS.get(trial.state) or attrs.get("fail_reason", "failed"),
         val_accuracy=attrs.get("val_accuracy") if is_tested else value,
         accuracy=value if is_tested else None,
-        recipe=attrs.get("recipe"),
+        recipe=attrs.get("recipe") if is_own else f"{attrs['recipe']} on {attrs['data']}",
         optimizer=attrs.get("optimizer", "" if is_imported else "SGD"),
         lr=attrs.get("lr", "" if is_imported else _peak_lr(attrs, identity)),
         seed=attrs.get("seed"),

@@ -29,7 +29,11 @@ File = tuple["Path", int]
 Part = Literal["train", "val", "test"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
-ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# Also of what Pillow may not read here: such a file is named then, not left out.
+ENDINGS = {
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png",
+    ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
 LEAST_IMAGES = 10  # a class: one for val and, without a folder of its own, one for test
 LOOK_LIKE_PARTS = {"training", "testing", "valid", "validation", "dev", "eval", *PARTS}
 NUM_NAMED = 3  # unreadable files that an error names

@@ -273,7 +273,7 @@ class _Import:
             scored = [r.user_attrs for r in self._records if r.state is TrialState.COMPLETE]
             sources = {a["source_trial"]: a["arch_id"] for a in scored if "source_trial" in a}
             for source, arch_id in sorted(sources.items()):
-                table = retrained_table(sister, source, arch_id)
+                table = retrained_table(self._study, sister, source, arch_id)
                 write_note(self._study, source, "Retrained", table)
         for arch, name in self._queue.values():
             enqueue(self._study, self._space, arch, proposed_by="imported", name=name)

@@ -176,7 +176,7 @@ def cheaper(job: Job, pace: Pace) -> dict[str, float]:
     """Give what makes a trial cheaper: the flags to add, and a trial's seconds with them."""
     data, now = job.data(), job.proxy
     presets = {
-        f"--proxy {name}": _changed(_at_scale(name, data), job.proxy_changes)
+        f"--proxy {name}": _changed(_at_scale(name, data, job.budget.max_params), job.proxy_changes)
         for name in names("proxies")
     }
     steps = {
@@ -197,8 +197,8 @@ def cheaper(job: Job, pace: Pace) -> dict[str, float]:
     return {f: s for f, s in seconds.items() if s < WORTH_IT * trial_seconds(job, pace)}
 
 
-def _at_scale(preset: str, data: TrainingData) -> ProxyConfig:
-    proxy = ProxyConfig.load(preset)[1]
+def _at_scale(preset: str, data: TrainingData, max_params: int) -> ProxyConfig:
+    proxy = ProxyConfig.load(preset, max_params)[1]
     return _changed(proxy, {"resolution": data.at_scale(proxy.resolution)})
 
 

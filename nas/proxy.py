@@ -6,12 +6,14 @@ import math
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from nas import presets
 from nas.batches import Batches, Normalization, RandomFlip, RandomTranslate, derived_generator
+from nas.errors import UserError
 from nas.evaluation import Evaluation, evaluate
 from nas.model import build_model
 from nas.training import (
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from nas.batches import Augmentation
     from nas.data import TrainingData
     from nas.split import Split
+
+
+LEAST_LARGE = 1_000_000  # parameters; below, a CPU trains a network in minutes
 
 
 class ProxyConfig(presets.Config):
@@ -94,9 +99,21 @@ class ProxyConfig(presets.Config):
         return value
 
     @classmethod
-    def load(cls, name_or_file: str) -> tuple[str, ProxyConfig]:
-        """Read a preset or TOML file; gives its name and content (UserError: one line)."""
-        return presets.load("proxies", name_or_file, cls)
+    def load(cls, name_or_file: str, max_params: int) -> tuple[str, ProxyConfig]:
+        """Read a preset or TOML file for a budget; gives its name and content.
+
+        What its table `[small]` sets holds instead below a million parameters.
+
+        Raises:
+            UserError: As `presets.load`, of either half, whichever the budget; one line.
+        """
+        source, settings = presets.read("proxies", name_or_file)
+        small = settings.pop("small", {})
+        if not isinstance(small, dict):
+            raise UserError(f"{source}: small is a table of settings, [small], not {small!r}")
+        of_large = presets.validated(source, settings, cls)
+        of_small = presets.validated(f"{source}, [small]", settings | small, cls)
+        return Path(source).stem, of_small if max_params < LEAST_LARGE else of_large
 
     @property
     def training(self) -> TrainingConfig:

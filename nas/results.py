@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from nas.analysis import denoise, scored
 from nas.errors import UserError
 from nas.find_study import FINALISTS, SISTERS, find_sister
+from nas.sisters import scored_images
 from nas.study import IMPORTED, stored_space
 
 if TYPE_CHECKING:
@@ -137,13 +138,13 @@ def later_scores(study: Study) -> pd.DataFrame:
     Returns:
         One row a finished trial of a sister with `LATER_COLUMNS`. `kind` is the sister, `trial`
         the source trial's number (missing for a network from elsewhere), `measure` says what the
-        accuracy is of: the recipe and the split, or the finalists' proxy. `setup` is what a sheet
-        says of an imported one; those of a network that share measure and `attempt` differ in
-        their seeds alone.
+        accuracy is of: the recipe, the split and a data set that is not the study's, or the
+        finalists' proxy. `setup` is what a sheet says of an imported one; those of a network that
+        share measure and `attempt` differ in their seeds alone.
     """
     sisters = {kind: find_sister(study, kind) for kind in SISTERS}
     rows = [
-        _later(kind, trial)
+        _later(study, kind, trial)
         for kind, sister in sisters.items()
         if sister is not None
         for trial in sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -151,13 +152,15 @@ def later_scores(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(LATER_COLUMNS))
 
 
-def _later(kind: str, trial: FrozenTrial) -> dict[str, Any]:
+def _later(study: Study, kind: str, trial: FrozenTrial) -> dict[str, Any]:
     attrs = trial.user_attrs
-    named = [str(attrs[name]) for name in ("recipe", "split") if name in attrs]
+    is_full = kind == "retrain"
     return {
         "kind": kind,
         "trial": attrs.get("source_trial"),
-        "measure": f"full training ({', '.join(named)})" if kind == "retrain" else kind,
+        "measure": (
+            f"full training ({attrs['recipe']}, {scored_images(study, attrs)})" if is_full else kind
+        ),
         **_attempt(trial),
         "accuracy": trial.value,
         **{name: attrs.get(name) for name in LATER_ATTRIBUTES},

@@ -56,7 +56,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         storage: Database URL or file NAME.db; by default the SQLite files under `studies/`.
         recipe: A preset of `nas/presets/recipes` or a TOML file.
         seeds: How many; they are 0, 1, ...
-        holdout: Train without val and score val; test is not read.
+        holdout: Train without val and score val, not test.
         dataset: By default the study's, or cifar10 without one.
         image_size: Pixels a side of a folder's images, if `dataset` names one.
         data: Folder of the data set's files.
@@ -208,7 +208,8 @@ def _from_outside(model: str | None, file: str | Path | None) -> Network:
     if model is not None:
         return Network(hand_made_network(model), model)
     assert file is not None
-    return Network(read_architecture(Path(file)), Path(file).stem)
+    arch, name = read_architecture(Path(file)), Path(file).stem
+    return Network(arch, f"arch-{arch.arch_id}" if name == "architecture" else name)
 
 
 def _training_data(source: Study | None, name: str | None, root: str | Path) -> TrainingData:

@@ -118,7 +118,8 @@ class RetrainRecord:
         if found != wanted:
             raise UserError(
                 f"{self.folder} holds the model of another training: "
-                f"{differences(found, wanted)}; move it away, or name the recipe otherwise"
+                f"{differences(found, wanted)}; move it away, or name the recipe, or the "
+                "architecture's file, otherwise"
             )
 
     def write_rows(self, rows: list[Row]) -> None:
@@ -142,7 +143,7 @@ class RetrainRecord:
         measured: Mapping[str, Any],
         made_with: Mapping[str, Any],
     ) -> int:
-        """Save the model, complete the trial, then the note on its source; gives its number."""
+        """Save the model and complete the trial; gives its number."""
         config = {
             **self._shown_identity,
             "data": self.data,
@@ -158,14 +159,14 @@ class RetrainRecord:
             for name, value in {**measured, "provenance": json.dumps(made_with)}.items():
                 self.trial.set_user_attr(name, value)
             told = self.sister.tell(self.trial, measured["accuracy"])
-        self.write_note()
         return told.number
 
     def write_note(self) -> None:
         """Put what was retrained of the network into the note on its source trial."""
         source_trial = self.network.source_trial
         if self.source is not None and source_trial is not None:
-            table = retrained_table(self.sister, source_trial, self.network.arch.arch_id)
+            arch_id = self.network.arch.arch_id
+            table = retrained_table(self.source, self.sister, source_trial, arch_id)
             write_note(self.source, source_trial, "Retrained", table)
 
     def _title(self, measured: Mapping[str, Any]) -> str:

@@ -239,11 +239,16 @@ class Retraining:
                     "a process of this training is gone; the same command goes on from the last "
                     f"checkpoint ({' '.join(str(error).split())[:200]})"
                 ) from None
-            if is_out_of_memory(error):
-                raise record.fail("out_of_memory", error) from None
-            if is_of_compiler(error):
-                raise record.fail("not_compiled", error) from None
-            raise
+            reason = (
+                "out_of_memory" if is_out_of_memory(error)
+                else "not_compiled" if is_of_compiler(error)
+                else None
+            )  # fmt: skip
+            if reason is None:
+                raise
+            failed = record.fail(reason, error)
+            # Other ranks are still in the midst of it: nothing else can be trained with them.
+            raise (failed if self.ranks.count == 1 else UserError(str(failed))) from None
         number = record.finish(
             self._classifier(network, trained),
             trained.rows,
@@ -257,6 +262,7 @@ class Retraining:
             ),
         )
         checkpoints.remove()
+        record.write_note()
         return Retrained(record.folder, number, network.name, seed, self.split, **measured)
 
     @property

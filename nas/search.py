@@ -164,7 +164,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         "batch_size": batch_size,
     }
     changes = {name: value for name, value in flags.items() if value is not None}
-    proxy_name, config = _proxy_config(proxy, changes)
+    proxy_name, config = _proxy_config(proxy, limits.max_params, changes)
     config = config if finalists is None else changed(config, {"finalists": finalists})
     training_data = _training_data(full_name(dataset, image_size), data)
     if resolution is None:
@@ -213,12 +213,14 @@ def _num_threads(num_workers: int) -> int:
     return max(1, torch.get_num_threads() // max(1, num_workers))
 
 
-def _proxy_config(name_or_file: str, changes: dict[str, Any]) -> tuple[str, ProxyConfig]:
+def _proxy_config(
+    name_or_file: str, max_params: int, changes: dict[str, Any]
+) -> tuple[str, ProxyConfig]:
     """Read a proxy and change it; that shows in its name: quick-epochs3."""
     from nas.presets import changed
     from nas.proxy import ProxyConfig
 
-    name, config = ProxyConfig.load(name_or_file)
+    name, config = ProxyConfig.load(name_or_file, max_params)
     suffix = "".join(
         f"-{key.replace('_', '')}{str(value).removesuffix('.0')}" for key, value in changes.items()
     )

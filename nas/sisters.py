@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from optuna.trial import TrialState
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.samplers import trial_id
+from nas.study import is_of_its_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -140,14 +142,21 @@ def ended_elsewhere_in_one_line(sister: Study) -> Iterator[None]:
         ) from None
 
 
-def retrained_table(sister: Study, number: int, arch_id: str) -> str:
+def scored_images(study: Study, attributes: Mapping[str, Any]) -> str:
+    """Name the split that a full training was scored on, and the data set if not the study's."""
+    identity = json.loads(study.user_attrs.get("identity", "{}"))
+    is_own = is_of_its_images(identity, attributes)
+    return attributes["split"] if is_own else f"{attributes['split']} of {attributes['data']}"
+
+
+def retrained_table(study: Study, sister: Study, number: int, arch_id: str) -> str:
     """Describe what was retrained of a source trial, or of its network, as a Markdown table."""
 
     def row(trial: FrozenTrial) -> str:
         attrs = trial.user_attrs
         flipped = f"{attrs['flip_accuracy']:.2%}" if "flip_accuracy" in attrs else "-"
         return (
-            f"| {attrs['recipe']} | {attrs.get('seed', '-')} | {attrs['split']} "
+            f"| {attrs['recipe']} | {attrs.get('seed', '-')} | {scored_images(study, attrs)} "
             f"| {trial.value:.2%} | {flipped} | {trial.number} |"
         )
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 SPLIT_SEED = 20_260_101  # of the train/val split; changing it makes every older study incomparable
 VAL_FRACTION = 0.1
-CHUNK = 4096  # images converted to float at a time when a whole data set is resized
+CHUNK = 4096  # of 32 pixels a side are converted to float at a time when a data set is resized
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +67,11 @@ def split_indices(labels: Tensor, seed: int = SPLIT_SEED) -> tuple[Tensor, Tenso
     return (~is_val).nonzero().flatten(), is_val.nonzero().flatten()
 
 
+def num_at_a_time(num_small: int, resolution: int) -> int:
+    """Give how many images have the pixels of `num_small` with 32 a side, no more than those."""
+    return max(1, min(num_small, num_small * 32**2 // resolution**2))
+
+
 def resize(images: Tensor, resolution: int) -> Tensor:
     """Resize uint8 (N, C, H, W) to (N, C, resolution, resolution) uint8.
 
@@ -84,5 +89,6 @@ def resize(images: Tensor, resolution: int) -> Tensor:
             chunk, size, mode="bilinear", align_corners=False, antialias=True
         )
 
-    chunks = (shrink(chunk.float()) for chunk in torch.split(images, CHUNK))
+    at_a_time = num_at_a_time(CHUNK, max(*images.shape[-2:], resolution))
+    chunks = (shrink(chunk.float()) for chunk in torch.split(images, at_a_time))
     return torch.cat([chunk.round_().clamp_(0, 255).to(torch.uint8) for chunk in chunks])

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from nas.find_study import FINALISTS, is_sister_name
 from nas.storage import shown_url
-from nas.study import IMPORTED
+from nas.study import IMPORTED, is_of_its_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +46,11 @@ def _standing(
     own, recorded = trials(name), _scored(trials(f"{name}-retrain"))
     retrained = [trial for trial in recorded if trial.user_attrs.get("recipe") != IMPORTED]
     scored, final = _scored(own), _scored(trials(f"{name}-{FINALISTS}"))
-    tested = [t.value for t in retrained if t.user_attrs.get("split") != "val" and t.value]
+    tested = [
+        t.value
+        for t in retrained
+        if t.user_attrs.get("split") != "val" and is_of_its_images(identity, t.user_attrs)
+    ]
     ended = [t.datetime_complete for t in (*own, *final, *recorded) if t.datetime_complete]
     return {
         "study": name,
@@ -55,7 +59,7 @@ def _standing(
         "finalists": len({t.user_attrs["source_trial"] for t in final}),
         "retrained": len(retrained),
         "imported": len(recorded) - len(retrained),
-        "best_accuracy": max(tested, default=None),
+        "best_accuracy": max(filter(None, tested), default=None),
         "data": identity.get("data"),
         "max_params": identity.get("limits.num_params", [None, None])[1],
         "last": max(ended).isoformat(timespec="seconds") if ended else None,

@@ -70,6 +70,12 @@ def identity(
     }
 
 
+def is_of_its_images(identity: Mapping[str, Any], attributes: Mapping[str, Any]) -> bool:
+    """Tell whether a sister's trial is of the images that a study of this identity scores on."""
+    own = identity.get("data_fingerprint")
+    return own is None or attributes.get("data_fingerprint", own) == own
+
+
 def open_study(
     storage: RDBStorage,
     name: str,

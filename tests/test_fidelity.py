@@ -24,7 +24,7 @@ from nas.zero_cost import SCORES
 if TYPE_CHECKING:
     from pathlib import Path
 
-SETTING = Setting("cifar10", 100_000, "resnet", ProxyConfig.load("quick")[1])
+SETTING = Setting("cifar10", 100_000, "resnet", ProxyConfig.load("quick", 100_000)[1])
 COUNT = 12
 
 

@@ -84,7 +84,7 @@ def test_a_finalist_is_the_network_of_its_source_under_the_longer_schedule(tiny:
     source = study.trials[trial.user_attrs["source_trial"]]
     json = trial.user_attrs["architecture_json"]
     assert json == source.user_attrs["architecture_json"]
-    short = ProxyConfig.load("tiny")[1]
+    short = ProxyConfig.load("tiny", 5_000_000)[1]
     config = short.model_copy(update={"epochs": EPOCHS_FACTOR * short.epochs, "seed": 1})
     data = ProxyData.prepare(load_training_data("synthetic", "nowhere"), 8)
     again = run_proxy(Architecture.from_json(json), data, config)
@@ -94,7 +94,7 @@ def test_a_finalist_is_the_network_of_its_source_under_the_longer_schedule(tiny:
 
 def test_a_finalist_has_time_for_its_longer_schedule() -> None:
     assert final_timeout(None) is None
-    proxy = ProxyConfig.load("quick")[1]
+    proxy = ProxyConfig.load("quick", 5_000_000)[1]
     assert final_timeout(60.0) == 60.0 * final_proxy(proxy).epochs / proxy.epochs
 
 
@@ -229,11 +229,12 @@ def test_a_study_begun_without_finalists_can_have_them_later(tiny: Search) -> No
 
 def test_standard_has_finalists_by_default_and_quick_has_none() -> None:
     defaults = {
-        name: ProxyConfig.load(name)[1].finalists for name in ("quick", "standard", "thorough")
+        name: ProxyConfig.load(name, 5_000_000)[1].finalists
+        for name in ("quick", "standard", "thorough")
     }
     assert defaults == {"quick": "0", "standard": "5x3", "thorough": "5x3"}
-    assert "finalists" not in ProxyConfig.load("standard")[1].model_dump()
-    assert final_proxy(ProxyConfig.load("standard")[1]).epochs == 16
+    assert "finalists" not in ProxyConfig.load("standard", 5_000_000)[1].model_dump()
+    assert final_proxy(ProxyConfig.load("standard", 5_000_000)[1]).epochs == 16
 
 
 def test_numbers_of_finalists_are_read() -> None:
@@ -244,7 +245,7 @@ def test_numbers_of_finalists_are_read() -> None:
 @pytest.mark.parametrize("text", ["5", "x", "5x", "0x3", "5x0", "5x3x1", "-1x2", "axb", "1000x1"])
 def test_wrong_numbers_of_finalists_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(UserError, match="^--finalists: it is .*, such as 5x3, or 0, not"):
-        changed(ProxyConfig.load("quick")[1], {"finalists": text})
+        changed(ProxyConfig.load("quick", 5_000_000)[1], {"finalists": text})
 
 
 # What other commands know of them.

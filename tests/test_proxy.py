@@ -47,11 +47,46 @@ def without_time(result: ProxyResult) -> ProxyResult:
 # Presets
 
 
-def test_shipped_presets_are_finished_schedules_of_growing_length() -> None:
+@pytest.mark.parametrize(
+    ("max_params", "lengths"),
+    [(999_999, [(2, 16), (4, 16), (15, 32)]), (1_000_000, [(2, 16), (4, 32), (15, 32)])],
+)
+def test_shipped_presets_are_finished_schedules_of_growing_length(
+    max_params: int, lengths: list[tuple[int, int]]
+) -> None:
     assert {"quick", "standard", "thorough"} <= set(names("proxies"))
-    found = {name: ProxyConfig.load(name)[1] for name in ("quick", "standard", "thorough")}
-    assert [(p.epochs, p.resolution) for p in found.values()] == [(2, 16), (4, 32), (15, 32)]
+    shipped = ("quick", "standard", "thorough")
+    found = {name: ProxyConfig.load(name, max_params)[1] for name in shipped}
+    assert [(p.epochs, p.resolution) for p in found.values()] == lengths
     assert {p.width_factor for p in found.values()} == {1.0}
+
+
+def test_small_budgets_have_what_the_small_table_sets_and_the_rest_of_the_file(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("epochs = 4\npeak_lr = 0.1\n[small]\nresolution = 16\nepochs = 2\n")
+    found = [ProxyConfig.load(str(file), budget)[1] for budget in (999_999, 1_000_000)]
+    assert [(p.epochs, p.resolution, p.peak_lr) for p in found] == [(2, 16, 0.1), (4, 32, 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("small", "message"),
+    [
+        ("[small]\nepoch = 3", "own.toml, [small]: unknown key 'epoch'; known: epochs, "),
+        ("[small]\nepochs = 0", "own.toml, [small]: epochs: input should be greater"),
+        ("small = 3", "own.toml: small is a table of settings, [small], not 3"),
+    ],
+)
+def test_a_wrong_setting_for_small_budgets_is_refused_for_all(
+    tmp_path: Path, small: str, message: str
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(f"epochs = 4\npeak_lr = 0.1\n{small}\n")
+    for max_params in (999_999, 1_000_000):
+        with pytest.raises(UserError) as caught:
+            ProxyConfig.load(str(file), max_params)
+        assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +107,7 @@ def test_wrong_setting_in_a_file_is_one_line(tmp_path: Path, line: str, message:
     file = tmp_path / "own.toml"
     file.write_text("\n".join(settings.values()))
     with pytest.raises(UserError) as caught:
-        ProxyConfig.load(str(file))
+        ProxyConfig.load(str(file), 5_000_000)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -185,7 +220,7 @@ def test_good_network_beats_bad_ones_on_synthetic_data(synthetic: ProxyData) -> 
         "tiny": Architecture.of([1, 1, 1], [4, 4, 4]),
     }
     assert [count_params(arch) for arch in networks.values()] == [54_498, 52_518, 1_126]
-    quick = ProxyConfig.load("quick")[1]
+    quick = ProxyConfig.load("quick", 5_000_000)[1]
     good, late, tiny = (run_proxy(a, synthetic, quick).val_accuracy for a in networks.values())
     assert 0.55 < good < 0.9
     assert good > late + 0.05

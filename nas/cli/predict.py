@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-BATCH = 256  # images that are classified at a time
+BATCH = 256  # images of 32 pixels that are classified at a time
 
 
 def predict(
@@ -38,11 +38,13 @@ def predict_files(folder: Path, images: list[Path], top: int) -> list[dict[str, 
 
     from nas.data_sets import read_image
     from nas.export import load_model
+    from nas.split import num_at_a_time
 
     classifier = load_model(folder)
     side, channels = classifier.resolution, classifier.architecture.in_channels
     pixels = torch.cat([read_image(path, side, channels) for path in images])
-    probabilities = torch.cat([classifier.predict(part) for part in torch.split(pixels, BATCH)])
+    parts = torch.split(pixels, num_at_a_time(BATCH, side))
+    probabilities = torch.cat([classifier.predict(part) for part in parts])
     best = probabilities.topk(min(top, len(classifier.class_names)))
     return [
         {

@@ -9,7 +9,7 @@ import csv
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -48,13 +48,23 @@ def load(kind: str, name_or_file: str, config: type[ConfigT]) -> tuple[str, Conf
     Raises:
         UserError: No such preset or file, no TOML, or a setting that is wrong; one line.
     """
+    source, settings = read(kind, name_or_file)
+    return Path(source).stem, validated(source, settings, config)
+
+
+def read(kind: str, name_or_file: str) -> tuple[str, dict[str, Any]]:
+    """Read a preset or a file as `load` does, not yet validated; the first is what errors name."""
     source, text = _read(kind, name_or_file)
     try:
-        raw = tomllib.loads(text)
+        return source, tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number or a nesting without end
         raise UserError(f"{source} is not TOML: {error}") from None
+
+
+def validated(source: str, settings: Mapping[str, object], config: type[ConfigT]) -> ConfigT:
+    """Make a config of what was read from `source` (UserError: one line)."""
     try:
-        return Path(source).stem, config.model_validate(raw)
+        return config.model_validate(settings)
     except ValidationError as error:
         raise UserError(f"{source}: {_first_line(error, config)}") from None
 
