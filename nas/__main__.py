@@ -1,5 +1,9 @@
-"""`python -m nas`."""
+"""`nas`, `python -m nas`."""
 
-from nas.cli import main
+try:
+    from nas.cli import main
+except KeyboardInterrupt:  # before any command runs
+    raise SystemExit(130) from None
 
-main()
+if __name__ == "__main__":
+    main()

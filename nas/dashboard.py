@@ -10,8 +10,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from optuna_dashboard import wsgi
 
 from nas.errors import UserError
-from nas.find_study import load_study
+from nas.find_study import database_of, load_study
 from nas.sisters import write_study_note
+from nas.storage import is_read_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,13 +36,14 @@ class _Quiet(WSGIRequestHandler):
 
 
 def make_dashboard(
-    study: Study, page: Callable[[Study], str], *, host: str, port: int | None
+    study: Study, page: Callable[[Study], str], *, options: str, host: str, port: int | None
 ) -> tuple[WSGIServer, str]:
     """Make the server of a study's database, and link the report in the study's note.
 
     Args:
         study: The study that the address leads to; its whole database is shown.
         page: Renders a study's report, each time it is asked for.
+        options: What `nas report` must be told to find the study.
         host: Where to listen.
         port: Likewise; of `None` the first of twenty that is free.
 
@@ -51,20 +53,21 @@ def make_dashboard(
     Raises:
         UserError: The port is taken, or nothing can listen there.
     """
-    link_report(study)
+    if not is_read_only(database_of(study)):
+        link_report(study, options)
     server = _listen(host, port, _with_reports(study, page))
     where = f"http://{host}:{server.server_port}/dashboard/studies/{study._study_id}"  # noqa: SLF001 - no getter
     return server, where
 
 
-def link_report(study: Study) -> None:
+def link_report(study: Study, options: str) -> None:
     """Say in the study's note where its report is."""
     name = study.study_name
     write_study_note(
         study,
         HEADING,
         f"[Report of {name}]({REPORT}{quote(name)}), as it stands now, where `nas dashboard` shows "
-        f"this page. As a file: `python -m nas report {name}`.",
+        f"this page. As a file: `python -m nas report{options}`.",
     )
 
 
@@ -90,7 +93,7 @@ def _with_reports(study: Study, page: Callable[[Study], str]) -> WSGIApplication
             return dashboard(environ, start_response)  # type: ignore[no-any-return]
         asked = path.removeprefix(REPORT).encode("latin-1").decode(errors="replace")  # PEP 3333
         found = load_study(storage, asked)
-        if found is None:
+        if found is None or "space" not in found.user_attrs:  # a sister, or of other programs
             start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
             return [f"no study {asked!r}\n".encode()]
         start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])

@@ -36,11 +36,13 @@ class Finding:
         what: A sentence.
         mend: What to type, or to do.
         fix: Mends it, where that can be done here.
+        is_fault: Whether something is wrong, and not only worth a look.
     """
 
     what: str
     mend: str
     fix: Callable[[], None] | None = None
+    is_fault: bool = True
 
 
 def examine_installation(folder: Path = Path()) -> list[Finding]:
@@ -72,6 +74,7 @@ def _gpu() -> Finding | None:
     return Finding(
         what,
         "nvidia-smi shows whether the driver does; on a machine without a GPU this is no fault",
+        is_fault=False,
     )
 
 

@@ -30,10 +30,13 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         UserError: It cannot be written; what was there before still is.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"cannot write {path}: it is no regular file")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    part = path.with_name(f".{path.name}.part")
+    try:
         with part.open("wb") as file:
             file.write(content)
             file.flush()

@@ -125,5 +125,11 @@ def find_sister(study: Study, kind: str) -> Study | None:
 
 def url_of(study: Study) -> str:
     """Give the URL of a study's database, with its password."""
-    backend: Any = getattr(study._storage, "_backend", study._storage)  # noqa: SLF001 - no getter
-    return str(backend.url)
+    return str(database_of(study).url)
+
+
+def database_of(study: Study) -> RDBStorage:
+    """Give a study's storage, below the cache that Optuna puts before it."""
+    storage: Any = study._storage  # noqa: SLF001 - it has no getter
+    backend: RDBStorage = getattr(storage, "_backend", storage)
+    return backend

@@ -10,9 +10,9 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna_dashboard import get_note
 
-from nas.errors import UserError
 from nas.samplers import trial_id
 from nas.sisters import SECTION_BEGIN, SECTION_END, write_note
+from nas.study import get_trial
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -32,9 +32,7 @@ def set_note(study: Study, number: int, text: str) -> None:
     Raises:
         UserError: No trial of this number.
     """
-    trials = study.get_trials(deepcopy=False)
-    if not 0 <= number < len(trials):
-        raise UserError(f"no trial {number} in study {study.study_name!r}")
+    get_trial(study, number)
     escaped = html.escape(text, quote=False).replace("[//]", "&#91;//]")  # what ends a section
     write_note(study, number, HEADING, escaped)
 

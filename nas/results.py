@@ -139,7 +139,7 @@ def later_scores(study: Study) -> pd.DataFrame:
         One row a finished trial of a sister with `LATER_COLUMNS`. `kind` is the sister, `trial`
         the source trial's number (missing for a network from elsewhere), `measure` says what the
         accuracy is of: the recipe, the split and a data set that is not the study's, or the
-        finalists' proxy. `setup` is what a sheet says of an imported one; those of a network that
+        finalists' proxy. `setup` is its epochs, or what a sheet says of it; those of a network that
         share measure and `attempt` differ in their seeds alone.
     """
     sisters = {kind: find_sister(study, kind) for kind in SISTERS}
@@ -168,10 +168,14 @@ def _later(study: Study, kind: str, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _attempt(trial: FrozenTrial) -> dict[str, str]:
-    """Tell by a sheet's words which of its rows are of one training; without a seed each is one."""
+    """Tell which trials differ in their seeds alone: ours by the recipe's settings.
+
+    Those of a sheet by its words; without a seed each row is an attempt of its own.
+    """
     attrs = trial.user_attrs
     if attrs.get("recipe") != IMPORTED:
-        return {"setup": "", "attempt": ""}
+        epochs = f"{attrs['epochs']} epochs" if "epochs" in attrs else ""
+        return {"setup": epochs, "attempt": attrs.get("recipe_settings", "")}
     lr = f"lr {attrs['lr']}" if "lr" in attrs else ""
     setup = ", ".join(text for text in (attrs.get("optimizer"), lr) if text)
     own = "" if "seed" in attrs else trial.number

@@ -49,7 +49,7 @@ def read_sheet(path: Path) -> Iterator[Cells]:
     """Read a sheet as rows of cells, "" for what is blank; numbers and dates as text.
 
     Yields:
-        The readings that are possible: of a text file one a separator, of others one.
+        The readings that are possible: of a text file one a separator, of .xlsx one a worksheet.
 
     Raises:
         UserError: Absent, damaged, or of a kind that is not read; one line.
@@ -122,12 +122,15 @@ def _read_excel(path: Path) -> Iterator[Cells]:
         with warnings.catch_warnings(action="ignore"):  # of styles, which do not matter here
             book = load_workbook(path, read_only=True, data_only=True)
             with closing(book):
-                sheet = book.worksheets[0]
-                sheet.reset_dimensions()  # what the file says of its size may be wrong
-                cells = [[_as_shown(cell) for cell in row] for row in sheet.iter_rows()]
+                readings = [_cells_of(sheet) for sheet in book.worksheets]
     except (BadZipFile, zlib.error, *DAMAGE) as error:
         raise UserError(f"{path} is not an .xlsx file: {error}") from None
-    yield cells
+    yield from readings
+
+
+def _cells_of(sheet: Any) -> Cells:  # noqa: ANN401 - openpyxl has no types
+    sheet.reset_dimensions()  # what the file says of its size may be wrong
+    return [[_as_shown(cell) for cell in row] for row in sheet.iter_rows()]
 
 
 def _as_shown(cell: Any) -> str:  # noqa: ANN401 - openpyxl's kinds of cells

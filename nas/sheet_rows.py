@@ -43,11 +43,15 @@ OF_EXPORTS = ("result", "trial", "proposed by")  # of where a try was made; not 
 
 NEEDED = ("blocks", "channels")
 HEADER_WITHIN = 20  # rows from the top: titles and merged cells stand above the header
-MAX_DEPTH, MAX_WIDTH = 1_000, 100_000
+MAX_DEPTH, MAX_WIDTH, MAX_KERNEL = 1_000, 100_000, 99  # so that counts stay numbers of 64 bits
 UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 UNIT = re.compile(r"%|\bpercent\b|[(\[]\s*[km]\s*[)\]]")  # in a title
 BLANK = ("-", "\N{EN DASH}", "\N{EM DASH}", "?", "n/a", "#n/a", "na", "nan", "none", "tbd")
-NUMBERS = ("accuracy", "val accuracy", "parameters", "seed")  # columns where `BLANK` means none
+NUMBERS = (
+    "accuracy", "val accuracy", "parameters", "seed", "residual layers", "kernel sizes",
+    "shortcut kernels",
+)  # fmt: skip
+"""Columns where `BLANK` means none."""
 
 
 @dataclass(frozen=True)
@@ -185,12 +189,14 @@ def _architecture(cells: Mapping[str, str]) -> Architecture:
     if "residual layers" in cells and _integer(cells, "residual layers") != count:
         said = cells["residual layers"].strip()
         raise ValueError(f"residual layers is {said}, blocks lists {count} stages")
-    if max(depths) > MAX_DEPTH or max(widths) > MAX_WIDTH:
+    if sum(depths) > MAX_DEPTH or max(widths) > MAX_WIDTH:
         raise ValueError("blocks or channels are too many; is a list joined to one number?")
     kernels = _integers(cells, "kernel sizes", count) if "kernel sizes" in cells else [3] * count
     shortcuts = (
         _integers(cells, "shortcut kernels", count) if "shortcut kernels" in cells else [1] * count
     )
+    if max(kernels + shortcuts) > MAX_KERNEL:
+        raise ValueError(f"a kernel is larger than {MAX_KERNEL}; is a list joined to one number?")
     blocks = [block.strip() for block in cells.get("block types", "basic").split(",")]
     blocks = blocks * count if len(blocks) == 1 else blocks
     if len(blocks) != count:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.samplers import trial_id
-from nas.study import is_of_its_images
+from nas.study import get_trial, is_of_its_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,11 +47,7 @@ def architecture_of(study: Study, number: int) -> Architecture:
     Raises:
         UserError: No trial of this number, or one without a score.
     """
-    trials = study.get_trials(deepcopy=False)
-    if not 0 <= number < len(trials):
-        has = f"0 to {len(trials) - 1}" if trials else "none yet"
-        raise UserError(f"no trial {number} in study {study.study_name!r}; it has {has}")
-    trial = trials[number]
+    trial = get_trial(study, number)
     if trial.state is not TrialState.COMPLETE:
         reason = trial.user_attrs.get("fail_reason", "over budget")
         why = f" ({reason})" if trial.state in (TrialState.FAIL, TrialState.PRUNED) else ""

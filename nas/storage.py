@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from sqlalchemy.engine import URL, Dialect, Engine
 
+OF_READ_ONLY = "uri=true"  # in the URL of such a file's engine
 SMALLEST_BYTES = 512  # of an SQLite database: one page
 BUSY_SECONDS = 60  # how long SQLite waits for another process's lock
 CREATE_ATTEMPTS = 5  # processes that create one fresh database at once may collide
@@ -194,8 +195,15 @@ def _read_only(path: Path) -> RDBStorage:
     """
     is_in_use = path.with_name(f"{path.name}-wal").exists()
     option = "mode=ro" if is_in_use else "immutable=1"
-    url = f"sqlite:///file:{quote(str(path.resolve()))}?{option}&uri=true"
-    return optuna.storages.RDBStorage(url)
+    url = f"sqlite:///file:{quote(str(path.resolve()))}?{option}&{OF_READ_ONLY}"
+    storage = optuna.storages.RDBStorage(url)
+    storage.url = sqlite_url(path)  # by which it is shown, and opened again
+    return storage
+
+
+def is_read_only(storage: RDBStorage) -> bool:
+    """Tell whether it was opened for reading."""
+    return OF_READ_ONLY in str(storage.engine.url)
 
 
 def _check_sqlite(url: URL, *, create: bool) -> Path:

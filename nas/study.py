@@ -76,6 +76,16 @@ def is_of_its_images(identity: Mapping[str, Any], attributes: Mapping[str, Any])
     return own is None or attributes.get("data_fingerprint", own) == own
 
 
+def get_trial(study: Study, number: int) -> FrozenTrial:
+    """Read a trial by its number (UserError: there is none)."""
+    trials = study.get_trials(deepcopy=False)
+    if 0 <= number < len(trials):
+        return trials[number]
+    last = len(trials) - 1
+    has = "none yet" if not trials else f"0 to {last}" if last else "only 0"
+    raise UserError(f"no trial {number} in study {study.study_name!r}; it has {has}")
+
+
 def open_study(
     storage: RDBStorage,
     name: str,

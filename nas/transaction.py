@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import column, delete, inspect, table
 from sqlalchemy.orm import scoped_session, sessionmaker
@@ -49,7 +49,9 @@ def _begun(storage: RDBStorage) -> Iterator[Connection]:
         try:
             yield connection
         except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
+            driver: Any = connection.connection.driver_connection
+            if driver.in_transaction:  # SQLite ends it by itself where the disk is full
+                connection.exec_driver_sql("ROLLBACK")
             raise
         connection.exec_driver_sql("COMMIT")
 

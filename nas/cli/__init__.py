@@ -45,7 +45,6 @@ def make_app(*commands: Callable[..., None]) -> typer.Typer:
     """Make a command line; of one command its name is not typed."""
     app = typer.Typer(
         help=None if len(commands) == 1 else "Neural architecture search under a budget.",
-        no_args_is_help=len(commands) > 1,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         add_completion=len(commands) > 1,
@@ -68,11 +67,9 @@ def main(
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = make_app(*commands)(
-            sys.argv[1:] if arguments is None else arguments,
-            prog_name=prog_name,
-            standalone_mode=False,
-        )
+        asked = sys.argv[1:] if arguments is None else arguments
+        to_choose = ["--help"] if len(commands) > 1 else []
+        code = make_app(*commands)(asked or to_choose, prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()  # what cannot be written shall be found out here
     except typer.TyperException as error:
         code = _refuse(getattr(error, "format_message", error.__str__)())

@@ -54,4 +54,5 @@ def backup(
 
 
 def _described(rows: dict[str, int]) -> str:
-    return f"{rows['studies']} studies with {rows['trials']} trials"
+    studies = "1 study" if rows["studies"] == 1 else f"{rows['studies']} studies"
+    return f"{studies} with {rows['trials']} trials"

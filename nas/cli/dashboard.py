@@ -43,7 +43,8 @@ def dashboard(
         return render(shown, options=study_options(shown.study_name, storage))
 
     with database_failures_in_one_line(url_of(found)):
-        server, address = make_dashboard(found, page, host=host, port=port)
+        options = study_options(found.study_name, storage)
+        server, address = make_dashboard(found, page, options=options, host=host, port=port)
     print(f"dashboard: {address}\nCtrl-C ends it", flush=True)
     if open_it:
         typer.launch(address)

@@ -43,22 +43,20 @@ def doctor(
             print(_line(finding, is_mended=is_mended))
         if not findings:
             print("all is well")
-    if not all(mended):
+    if any(f.is_fault and not done for f, done in zip(findings, mended, strict=True)):
         raise typer.Exit(EXIT_FOUND)
 
 
 def _of_study(name: str | None, url: str | None) -> list[Finding]:
     from nas.doctor import Finding, examine_study
-    from nas.find_study import find_study, url_of
+    from nas.find_study import database_of, find_study
     from nas.register import Register
-    from nas.storage import open_storage
 
     study = find_study(name, url)
     if "token" not in study.user_attrs:
         what = f"study {study.study_name!r} is not set up: that was interrupted, or is under way"
         return [Finding(what, "the search command that began it completes it")]
-    engine = open_storage(url_of(study), create=False).engine
-    return examine_study(study, Register(engine, study.user_attrs["token"]))
+    return examine_study(study, Register(database_of(study).engine, study.user_attrs["token"]))
 
 
 def _mend(finding: Finding) -> bool:
@@ -72,8 +70,9 @@ def _mend(finding: Finding) -> bool:
 def _line(finding: Finding, *, is_mended: bool) -> str:
     if is_mended:
         return f"mended: {finding.what}"
-    return f"wrong: {finding.what}\n    {finding.mend}"
+    return f"{'wrong' if finding.is_fault else 'note'}: {finding.what}\n    {finding.mend}"
 
 
 def _row(finding: Finding, is_mended: bool) -> dict[str, object]:
-    return {"what": finding.what, "mend": finding.mend, "is_mended": is_mended}
+    row = {"what": finding.what, "mend": finding.mend, "is_fault": finding.is_fault}
+    return row | {"is_mended": is_mended}

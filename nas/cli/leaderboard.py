@@ -48,6 +48,8 @@ def leaderboard(
         print(frame.head(top).reset_index().to_json(orient="records"))
     elif csv is not None:
         print(f"{len(frame)} rows in {csv}")
+    elif frame.empty:
+        print("no network is scored yet")
     else:
         print_table(frame.head(top))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli.choices import AnyStudy, AsJson, NamedStudy, Storage
+from nas.cli.words import one_line
 
 if TYPE_CHECKING:
     from nas.ledger import Verdict
@@ -49,12 +50,13 @@ def import_(
     nas import tried.csv --study cifar10-resnet-5M-standard --dry-run
     nas import tried.xlsx --study cifar10-resnet-5M-standard --enqueue
     """
-    from nas.find_study import find_storage
+    from nas.find_study import find_storage, find_study
     from nas.ledger import import_sheet
     from nas.storage import database_failures_in_one_line, silence_optuna
 
     silence_optuna()
-    name, found = find_storage(study, storage)
+    name = find_study(study, storage).study_name
+    found = find_storage(name, storage)[1]
     with database_failures_in_one_line(found.url):
         imported = import_sheet(
             found, name, file, is_strict=strict, enqueues=enqueue, is_dry_run=dry_run
@@ -77,6 +79,6 @@ def import_(
 
 
 def _line(each: Verdict) -> str:
-    name = f" {each.name}" if each.name else ""
-    detail = f" ({each.detail})" if each.detail else ""
+    name = f" {one_line(each.name)}" if each.name else ""
+    detail = f" ({one_line(each.detail)})" if each.detail else ""
     return f"line {each.line}{name}: {each.verdict}{detail}"

@@ -10,12 +10,15 @@ import typer
 from nas.cli.choices import AsJson, Storage
 from nas.errors import UserError
 
+NARROW = 100  # columns of a terminal
+LEFT_OUT = ("running", "failed", "finalists", "retrained", "imported")  # where it is narrower
+
 
 def list_(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the studies: trials by state, the best scores, when they were last at work.
+    """List the studies: how many trials, the best scores, when they were last at work.
 
     \b
     nas list
@@ -55,7 +58,8 @@ def _rows(url: str | None) -> tuple[list[dict[str, Any]], int]:
 def _print(rows: list[dict[str, Any]]) -> None:
     """Print a row a study; columns that say nothing of any study are left out.
 
-    Where a name occurs twice, as after a copy, each row says its database.
+    Where a name occurs twice, as after a copy, each row says its database. A narrow terminal has
+    only what was reached, and when.
     """
     from rich.console import Console
     from rich.table import Table
@@ -63,15 +67,22 @@ def _print(rows: list[dict[str, Any]]) -> None:
     shown = [_shown(row) for row in rows]
     if len({row["study"] for row in rows}) < len(rows):
         shown = [_shown(row) | {"database": row["storage"]} for row in rows]
+    console = Console(highlight=False, markup=False)
     says = {title: any(row[title] not in ("0", "-") for row in shown) for title in shown[0]}
-    titles = [title for title in shown[0] if says[title] or title == "scored"]
+    says |= {"scored": True}
+    if console.width < NARROW:
+        says |= dict.fromkeys(LEFT_OUT, False)
+    titles = [title for title in shown[0] if says[title]]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
-        is_number = title not in ("study", "last", "database")
-        table.add_column(title, overflow="fold", justify="right" if is_number else "left")
+        is_name = title in ("study", "database")
+        is_number = not is_name and title != "last"
+        table.add_column(
+            title, overflow="fold", no_wrap=not is_name, justify="right" if is_number else "left"
+        )
     for row in shown:
         table.add_row(*(row[title] for title in titles))
-    Console(highlight=False, markup=False).print(table)
+    console.print(table)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:

@@ -25,4 +25,5 @@ def note(
 
     found = find_study(study, storage)
     set_note(found, trial, text)
-    print(f"noted on trial {trial} of {found.study_name}")
+    what = "noted on" if text.strip() else "note removed from"
+    print(f"{what} trial {trial} of {found.study_name}")

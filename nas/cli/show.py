@@ -9,7 +9,6 @@ import typer
 
 from nas.cli.choices import AnyStudy, AsJson, Storage
 from nas.cli.list import percent
-from nas.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -39,12 +38,9 @@ def show(
 def _describe(study: Study, number: int) -> dict[str, Any]:
     from nas.history import SEARCH, history
     from nas.notes import notes
+    from nas.study import get_trial
 
-    trials = study.get_trials(deepcopy=False)
-    if not 0 <= number < len(trials):
-        has = f"0 to {len(trials) - 1}" if trials else "none yet"
-        raise UserError(f"no trial {number} in study {study.study_name!r}; it has {has}")
-    found = trials[number]
+    found = get_trial(study, number)
     attrs = {key: _unpacked(value) for key, value in found.user_attrs.items()}
     arch_id = found.user_attrs.get("arch_id")
     later = [
@@ -101,7 +97,8 @@ def _print(described: dict[str, Any]) -> None:
         if value not in (None, ""):
             print(f"  {name.replace('_', ' '):<18} {_shown(value)}")
     for each in later:
-        what = " ".join(str(each[key]) for key in ("recipe", "seed") if each[key] is not None)
+        seed = None if each["seed"] is None else f"seed {each['seed']}"
+        what = " ".join(filter(None, (each["recipe"], seed)))
         scores = {"test": each["accuracy"], "val": each["val_accuracy"]}
         reached = [
             f"{split} {percent(score)}" for split, score in scores.items() if score is not None

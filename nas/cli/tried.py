@@ -11,6 +11,7 @@ import typer
 from nas.cli.choices import AnyStudyFirst, AsJson, Storage
 from nas.cli.list import percent
 from nas.cli.network import named_network
+from nas.cli.words import one_line
 
 if TYPE_CHECKING:
     from nas.architecture import Architecture
@@ -98,5 +99,5 @@ def _line(each: Try) -> str:
     shown = " ".join(f"{n} {percent(v)}" for n, v in scores.items() if v is not None)
     where = f"trial {each.trial}" if each.kind == "search" else f"{each.kind} {each.trial}"
     named = "" if each.name.startswith("trial-") else f" {each.name}"
-    notes = f"  ({' '.join(each.notes.split())})" if each.notes else ""
+    notes = f"  ({one_line(each.notes)})" if each.notes else ""
     return f"{where}{named}: {shown or each.result}, {each.num_params:,} parameters{notes}"

@@ -11,6 +11,11 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
+def one_line(text: str) -> str:
+    """Put what a person wrote on one line, without what would steer a terminal."""
+    return "".join(each for each in " ".join(text.split()) if each.isprintable())
+
+
 def study_options(study: str, storage: str | None) -> str:
     """Say what a command must be told to find a study; a password is not repeated."""
     import shlex
