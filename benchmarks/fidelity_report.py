@@ -10,7 +10,8 @@ For each candidate, over the networks that have it and every seed of the referen
   be against a reference without noise. The reliability of the mean of k seeds follows from the mean
   correlation r between seeds, k r / (1 + (k - 1) r) (Spearman 1910, Brown 1910);
 - the regret: what the network it puts first loses, in the reference, to the best;
-- the CPU time of a network, and its share of that of the reference with all its seeds.
+- the CPU time of a network, and its share of that of the reference with all its seeds. Where rows
+  are of several kinds of processors, seconds are of the one with the most rows (`on_one_device`).
 """
 
 from __future__ import annotations
@@ -64,7 +65,21 @@ def read(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8") as file:
         device = json.loads(file.readline().removeprefix("#")).get("device", "cpu")
     frame = pd.read_csv(path, comment="#", dtype={"train_losses": str})
-    return frame.assign(cost=frame["cpu_seconds" if device == "cpu" else "elapsed_seconds"])
+    cost = frame["cpu_seconds" if device == "cpu" else "elapsed_seconds"]
+    return on_one_device(frame.assign(cost=cost))
+
+
+def on_one_device(rows: pd.DataFrame) -> pd.DataFrame:
+    """Convert the `cost` of each run to that of the `device` with the most rows.
+
+    By the geometric mean of the ratios of what both measured: the same candidate of the same
+    network, whatever the seed. Rows of a device that shares none are left as they are.
+    """
+    both = rows.pivot_table(index=["network", "candidate"], columns="device", values="cost")
+    main = rows["device"].value_counts().idxmax()
+    ratios = {d: (both[main] / both[d]).where(lambda r: r > 0).dropna() for d in both}
+    factors = {d: float(np.exp(np.log(r).mean())) for d, r in ratios.items() if len(r)}
+    return rows.assign(cost=rows["cost"] * rows["device"].map(factors).fillna(1.0))
 
 
 # Statistics

@@ -162,6 +162,23 @@ def test_a_perfect_and_a_reversed_candidate_are_found_out() -> None:
     assert perfect["cost share"] == pytest.approx(4 / 60)
 
 
+def test_costs_of_two_kinds_of_processors_are_those_of_one() -> None:
+    rows = rows_of(epochs1=[0.0] * COUNT, epochs2=[0.0] * COUNT).assign(device="fast")
+    is_slow = (rows["seed"] == 101) | (rows["candidate"] == "epochs2")
+    rows.loc[is_slow, "device"] = "slow"
+    rows.loc[is_slow, "cost"] *= 1.5
+    rows.loc[(rows["network"] == 0) & (rows["seed"] == 101), "cost"] = math.nan  # not measured
+    more = row(COUNT, "epochs1", 0, 0.0, 4.0) | {"device": "fast"}
+    found = report.on_one_device(pd.concat([rows, pd.DataFrame([more])]))
+    assert set(found["cost"].dropna().round(9)) == {30.0, 4.0}
+
+
+def test_rows_of_a_processor_that_shares_no_run_keep_their_costs() -> None:
+    rows = rows_of(epochs1=[0.0] * COUNT).assign(device="fast")
+    rows.loc[rows["candidate"] == "epochs1", "device"] = "other"
+    assert report.on_one_device(rows)["cost"].tolist() == rows["cost"].tolist()
+
+
 def test_what_costs_nothing_is_derived() -> None:
     rank = [float(network) for network in range(COUNT)]
     rows = rows_of(epochs4=rank)
