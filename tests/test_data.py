@@ -2,12 +2,14 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 from torchvision.datasets import CIFAR10
 
 from nas.batches import Batches, Normalization, RandomFlip, RandomTranslate, derived_generator
@@ -162,6 +164,27 @@ def test_own_resolution_is_not_copied() -> None:
     assert resize(images, 8) is images
 
 
+@pytest.mark.parametrize(
+    ("side", "resolution", "most"),
+    [(32, 16, 8), (32, 24, 8), (64, 32, 2), (96, 64, 1), (8, 64, 2)],
+)
+def test_large_images_are_resized_fewer_at_a_time_to_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, side: int, resolution: int, most: int
+) -> None:
+    interpolate, sizes = functional.interpolate, []
+
+    def counted(images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        sizes.append(len(images))
+        return interpolate(images, *args, **kwargs)
+
+    images = random_images(20, side)
+    one_at_a_time = torch.cat([resize(image[None], resolution) for image in images])
+    monkeypatch.setattr("nas.split.CHUNK", 8)
+    monkeypatch.setattr(functional, "interpolate", counted)
+    assert torch.equal(resize(images, resolution), one_at_a_time)
+    assert (max(sizes), sum(sizes)) == (most, 20)
+
+
 def test_normalized_images_have_mean_zero_and_deviation_one_a_channel() -> None:
     images = random_images(64) // torch.tensor([1, 2, 3], dtype=torch.uint8).view(1, 3, 1, 1)
     values = Normalization.of(images)(images)
@@ -250,6 +273,37 @@ def test_batches_hold_the_augmented_images_of_their_labels() -> None:
     for augmentation, drawn in [(a, a.draw(16, generator)) for a in augmentations]:
         expected = augmentation.apply(expected, drawn)
     shown = torch.cat([images for images, _ in batches.epoch(5)])
+    assert torch.equal(shown, batches.normalization(expected))
+
+
+class CountedFlip:
+    """A `RandomFlip` that keeps how many images it changed at a time."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.draw = RandomFlip().draw
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        self.sizes.append(len(images))
+        return RandomFlip().apply(images, drawn)
+
+
+@pytest.mark.parametrize(
+    ("side", "sizes"), [(8, [300]), (32, [300]), (64, [200, 100]), (96, [100, 100, 100])]
+)
+def test_large_images_are_augmented_fewer_at_a_time_to_the_same_result(
+    side: int, sizes: list[int]
+) -> None:
+    images, flip = random_images(300, side), CountedFlip()
+    split = Split(images, torch.arange(300))
+    batches = Batches(split, Normalization.of(images), 100, 0, (flip,))
+    generator = derived_generator("batches", 0, 1)
+    order = torch.randperm(300, generator=generator)
+    expected = flip.apply(images[order], flip.draw(300, generator))
+    flip.sizes.clear()
+    shown, labels = (torch.cat(parts) for parts in zip(*batches.epoch(1), strict=True))
+    assert flip.sizes == sizes
+    assert torch.equal(labels, order)
     assert torch.equal(shown, batches.normalization(expected))
 
 

@@ -273,13 +273,28 @@ def test_metadata_that_pillow_cannot_write_again_make_a_file_unreadable(
         read_square(tmp_path / "a.jpg", 4, "RGB")
 
 
-def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    write_images(tmp_path, {"a": 12, "b": 10})
+HUGE = b"P4 20000 20000\n"  # the head of an image of so many pixels a side
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "why"),
+    [
+        ("jpg", b"no image", "UnidentifiedImageError"),
+        ("ppm", HUGE, "DecompressionBombError"),
+        *(
+            (ending, b"no image", "UnidentifiedImageError")
+            for ending in ("avif", "heic", "HEIC", "heif", "jfif", "jp2", "jpe")
+        ),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path: Path, ending: str, content: bytes, why: str) -> None:
+    write_images(tmp_path, {"a": 12, "b": 10}, (8, 8))
     for number in range(5):
-        (tmp_path / "a" / f"bad{number}.jpg").write_bytes(b"no JPEG")
-    with pytest.raises(UserError, match=r"of \d+ images cannot be read: .*bad\d\.jpg \(Unid") as c:
+        (tmp_path / "a" / f"bad{number}.{ending}").write_bytes(content)
+    said = rf"of \d+ images cannot be read: .*bad\d\.{ending} \({why}\)"
+    with pytest.raises(UserError, match=said) as caught:
         load_training_data(f"folder:{tmp_path}@8", tmp_path)
-    assert "\n" not in str(c.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture
@@ -450,9 +465,14 @@ def test_a_folder_of_64_pixel_images_is_searched_retrained_and_loaded(
     assert find_study("pets-64-tiny-3k-tiny", None).study_name == study.study_name
 
 
+@pytest.mark.parametrize("command", ["search", "retrain"])
 def test_a_test_image_that_cannot_be_read_is_named_before_anything_is_trained(
-    tiny: Callable[..., Study], folder: Path
+    tiny: Callable[..., Study], folder: Path, command: str
 ) -> None:
+    begin = {
+        "search": functools.partial(tiny, 1),
+        "retrain": functools.partial(nas.retrain, model="ResNet-20", device="cpu", epochs=1),
+    }[command]
     write_images(folder / "pets", {"cat": 20, "dog": 20}, (16, 16))
     every = ImageFolder(folder / "pets", 16).files("train")
     test = split_indices(torch.tensor([label for _, label in every]), TEST_SEED)[1]
@@ -460,8 +480,34 @@ def test_a_test_image_that_cannot_be_read_is_named_before_anything_is_trained(
     bad.write_bytes(bad.read_bytes()[:60])
     assert len(load_training_data("folder:pets", folder).train) > 0, "it is none of theirs"
     with pytest.raises(UserError, match=rf"cannot be read: pets/.*{bad.name} .*; remove"):
-        tiny(1, dataset="folder:pets")
+        begin(dataset="folder:pets")
     assert not list(folder.glob("studies/*.db"))
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, 16), (8, 8)])
+def test_a_recipes_resolution_grows_with_the_images_and_one_that_is_asked_for_does_not(
+    folder: Path, asked: int | None, found: int
+) -> None:
+    write_images(folder / "pets", {"cat": 10, "dog": 10}, (64, 64))
+    (folder / "net.json").write_text(Architecture.of([1], [4], num_classes=2).to_json())
+    (folder / "own.toml").write_text("epochs = 1\nresolution = 8\nbatch_size = 10\n")
+    options = {"dataset": "folder:pets", "recipe": "own.toml", "resolution": asked, "device": "cpu"}
+    (done,) = nas.retrain(architecture="net.json", **options)
+    assert nas.load_model(done.folder).resolution == found
+
+
+def test_a_hand_made_network_is_fitted_to_classes_channels_and_size_of_the_images(
+    folder: Path,
+) -> None:
+    write_images(folder / "pets", {"cat": 10, "dog": 10}, (64, 64))
+    write_fashion_mnist(folder)
+    (folder / "own.toml").write_text("epochs = 1\nresolution = 8\nbatch_size = 10\n")
+    options, fitted = {"recipe": "own.toml", "resolution": 8, "data": folder, "device": "cpu"}, {}
+    for dataset in ("folder:pets", "fashion-mnist"):
+        (done,) = nas.retrain(model="ResNet-20", dataset=dataset, **options)
+        arch = nas.load_model(done.folder).architecture
+        fitted[dataset] = (arch.num_classes, arch.in_channels, arch.stem_stride)
+    assert fitted == {"folder:pets": (2, 3, 2), "fashion-mnist": (10, 1, 1)}
 
 
 @pytest.mark.parametrize("size", [None, 8, 64])

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -23,6 +24,7 @@ import pytest
 import torch
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
+from torch._inductor.exc import CppCompileError
 
 import nas
 from nas.architecture import Architecture
@@ -34,14 +36,19 @@ from nas.data import load_test_data, load_training_data
 from nas.data_sets import DATASETS
 from nas.distributed import Ranks
 from nas.errors import UserError
+from nas.find_study import study_url
+from nas.history import history
 from nas.interruption import Interruption
 from nas.model import build_model
 from nas.recipe import RetrainConfig
-from nas.results import best_trials
+from nas.results import best_trials, later_scores
 from nas.retrain import best_by_mean
+from nas.retrain_record import FailedTrainingError
 from nas.retraining import Retrained, RetrainListener
 from nas.samplers import trial_id
 from nas.split import Split
+from nas.standings import standings
+from nas.storage import open_storage
 from nas.study import enqueue, fail
 from nas.training import DivergedError, lr_at, make_optimizer
 
@@ -50,6 +57,9 @@ if TYPE_CHECKING:
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
+
+    from nas.data_sets import DataSet
+    from nas.full_training import Trained
 
     Retrain = Callable[..., list[Retrained]]
 
@@ -235,6 +245,39 @@ def test_the_source_trial_gets_a_note_and_keeps_what_a_person_wrote(
     assert own.trials[1].value == study.trials[1].value
 
 
+@pytest.mark.usefixtures("study")
+def test_a_training_that_ends_before_its_note_leaves_no_checkpoints(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nas.retrain_record, "write_note", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        nas.retrain(1, recipe="tiny", device="cpu", checkpoint_seconds=0)
+    assert [trial.state for trial in sister(folder, NAME).trials] == [TrialState.COMPLETE]
+    assert not list(folder.rglob("checkpoints"))
+
+
+def test_a_training_on_other_images_is_named_so_and_gives_the_study_no_accuracy(
+    study: Study, parts: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_root: Path, part: Any) -> Split:
+        return Split(255 - parts[part].images, parts[part].labels)
+
+    negative = dataclasses.replace(DATASETS["synthetic"], read=read)
+    monkeypatch.setitem(DATASETS, "negative", negative)
+    (retrained,) = nas.retrain(1, dataset="negative", recipe="tiny", device="cpu")
+    (later,) = later_scores(study).to_dict("records")
+    assert later["measure"] == "full training (tiny, test of negative)"
+    note = optuna_dashboard.get_note(optuna.trial.Trial(study, trial_id(study.trials[1])))
+    assert f"| tiny | 0 | test of negative | {retrained.accuracy:.2%} |" in note
+    (tried,) = (each for each in history(study) if each.kind == "retrain")
+    assert (tried.recipe, tried.accuracy, tried.val_accuracy) == ("tiny on negative", None, None)
+    (standing,) = standings(open_storage(study_url(NAME)))
+    assert (standing["retrained"], standing["best_accuracy"]) == (1, None)
+
+
 def test_networks_from_outside_share_a_study_of_the_data_set(
     folder: Path, outside: Retrain
 ) -> None:
@@ -243,6 +286,18 @@ def test_networks_from_outside_share_a_study_of_the_data_set(
     (trial,) = sister(folder).trials
     assert trial.user_attrs["source_trial"] is None
     assert trial.user_attrs["network"] == "net"
+
+
+def test_files_called_architecture_are_told_apart_by_their_networks(
+    folder: Path, outside: Retrain
+) -> None:
+    archs = [ARCH, Architecture.of([1, 1], [4, 9])]
+    for number, arch in enumerate(archs):
+        (folder / f"{number}").mkdir()
+        (folder / f"{number}" / "architecture.json").write_text(arch.to_json())
+    left = [outside(architecture=f"{n}/architecture.json", epochs=1)[0] for n in range(2)]
+    assert [each.name for each in left] == [f"arch-{arch.arch_id}" for arch in archs]
+    assert [nas.load_model(each.folder).architecture for each in left] == archs
 
 
 # Test is looked at once
@@ -282,6 +337,23 @@ def test_top_names_the_winner_by_val_before_any_test_image_is_read(test_reads: l
     assert {each.name for each in compared} == {"trial-0", "trial-1"}
     assert told == [(best.name, 0)]
     assert (last.name, last.split, len(test_reads)) == (best.name, "test", 1)
+
+
+@pytest.mark.usefixtures("study")
+def test_top_with_holdout_trains_nothing_in_full_and_never_reads_test(
+    folder: Path, parts: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATASETS, "synthetic", unscorable(parts))
+    told: list[str] = []
+    listener = RetrainListener(on_winner=told.append)
+    compared = nas.retrain(top=2, holdout=True, recipe="tiny", device="cpu", listener=listener)
+    best = max(compared, key=lambda each: each.accuracy)
+    assert {(each.name, each.split) for each in compared} == {
+        ("trial-0", "val"),
+        ("trial-1", "val"),
+    }
+    assert told == [best.name]
+    assert {trial.user_attrs["split"] for trial in sister(folder, NAME).trials} == {"val"}
 
 
 def test_the_winner_has_the_best_mean_not_the_best_seed(tmp_path: Path) -> None:
@@ -354,6 +426,46 @@ def interrupted(outside: Retrain, step: int, **others: Any) -> None:
         outside(checkpoint_seconds=0, listener=listener, **others)
 
 
+def unscorable(parts: dict[str, Split]) -> DataSet:
+    """The data set, but its test images cannot be read."""
+
+    def read(_root: Path, part: Any) -> Split:
+        if part == "test":
+            raise UserError("the test images were read")
+        return parts[part]
+
+    return dataclasses.replace(DATASETS["synthetic"], read=read)
+
+
+@pytest.fixture
+def steps_to_score_again(
+    outside: Retrain, parts: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> list[int]:
+    """The steps of the same command after one whose final scoring failed."""
+    steps: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setitem(DATASETS, "synthetic", unscorable(parts))
+        with pytest.raises(UserError, match="the test images were read"):
+            outside()
+    outside(listener=RetrainListener(on_step=lambda done, _total: steps.append(done)))
+    return steps
+
+
+def test_after_a_final_scoring_that_failed_no_step_is_trained_again(
+    steps_to_score_again: list[int],
+) -> None:
+    assert steps_to_score_again == []
+
+
+@pytest.mark.usefixtures("steps_to_score_again")
+def test_the_seconds_of_a_training_are_those_of_all_its_calls(folder: Path) -> None:
+    (trial,) = sister(folder).trials
+    with next(folder.rglob("metrics.csv")).open() as file:
+        epochs = [float(row["elapsed_seconds"]) for row in csv.DictReader(file)]
+    assert len(epochs) == 2
+    assert trial.user_attrs["elapsed_seconds"] > sum(epochs), "of which the last call trained none"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_training_after_the_step_and_that_step_is_saved(
     folder: Path, outside: Retrain, number: signal.Signals
@@ -398,6 +510,18 @@ def test_a_signal_of_which_no_step_came_after_is_let_through_in_the_end() -> Non
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_was_ignored_before_stays_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(number)
+            assert not interruption.is_waiting
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 def test_a_damaged_checkpoint_falls_back_with_a_warning_and_ends_the_same(
     folder: Path, outside: Retrain
 ) -> None:
@@ -436,6 +560,21 @@ def test_a_checkpoint_of_another_training_is_refused_and_stays(
     assert len(sister(folder).trials) == 1, "a refused training leaves no trial"
 
 
+def test_to_remove_the_folder_that_a_refusal_names_is_enough_to_start_anew(
+    folder: Path, outside: Retrain
+) -> None:
+    interrupted(outside, 3)
+    changed = RECIPE.replace("label_smoothing = 0.1", "label_smoothing = 0.2")
+    (folder / "studies" / "recipes" / "tiny.toml").write_text(changed)
+    with pytest.raises(UserError) as error:
+        outside()
+    named = re.search(r"; remove (\S+) to start anew", str(error.value))
+    assert named, str(error.value)
+    assert named[1] == "studies/synthetic/net/tiny/seed-0/checkpoints"
+    shutil.rmtree(named[1])
+    assert outside()[0].trial == 1
+
+
 def test_a_finished_model_is_not_overwritten_by_another_training(
     folder: Path, outside: Retrain
 ) -> None:
@@ -464,39 +603,130 @@ def test_all_checkpoints_stay_on_request(outside: Retrain) -> None:
     assert steps == set(range(1, 2 * STEPS + 1))
 
 
+DIVERGING = {"peak_lr": 100.0, "momentum": 0.99, "weight_decay": 1.0, "warmup_fraction": 0.0}
+
+
 def test_a_diverged_training_fails_with_its_reason(folder: Path, outside: Retrain) -> None:
     with pytest.raises(UserError, match=r"^net, seed 0: diverged: the training loss of epoch"):
-        outside(peak_lr=100.0, momentum=0.99, weight_decay=1.0, warmup_fraction=0.0)
+        outside(**DIVERGING)
     (trial,) = sister(folder).trials
     assert (trial.state, trial.user_attrs["fail_reason"]) == (TrialState.FAIL, "diverged")
 
 
-def test_one_seed_that_diverges_does_not_keep_the_others_from_training(
+def test_a_diverged_training_leaves_no_checkpoints(folder: Path, outside: Retrain) -> None:
+    numbers: list[int] = []
+    count_them = RetrainListener(
+        on_step=lambda _done, _total: numbers.append(len(list(folder.rglob("step-*"))))
+    )
+    with pytest.raises(UserError, match="diverged"):
+        outside(**DIVERGING, checkpoint_seconds=0, listener=count_them)
+    assert max(numbers) == 2
+    assert not list(folder.rglob("checkpoints"))
+
+
+def test_a_network_whose_final_loss_is_no_number_has_diverged(
+    folder: Path, outside: Retrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = nas.retraining.train_in_full
+
+    def ruined(*args: Any, **kwargs: Any) -> Trained:
+        trained = train(*args, **kwargs)
+        torch.nn.init.constant_(trained.model[-1].bias, torch.nan)  # type: ignore[index]
+        return trained
+
+    monkeypatch.setattr(nas.retraining, "train_in_full", ruined)
+    with pytest.raises(UserError, match="^net, seed 0: diverged: the final loss is nan$"):
+        outside(epochs=1)
+    (trial,) = sister(folder).trials
+    assert (trial.state, trial.user_attrs["fail_reason"]) == (TrialState.FAIL, "diverged")
+
+
+DEATHS = {
+    "diverged": DivergedError("the training loss of epoch 1 is nan"),
+    "out_of_memory": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "not_compiled": CppCompileError(["g++"], "no such file"),
+}
+
+
+@pytest.mark.parametrize("reason", DEATHS)
+def test_one_seed_that_fails_does_not_keep_the_others_from_training(
     folder: Path,
     outside: Retrain,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    reason: str,
 ) -> None:
-    train = nas.retraining.train_in_full
+    train, error = nas.retraining.train_in_full, DEATHS[reason]
 
     def fails_first(arch: Any, data: Any, config: Any, seed: int, *args: Any, **kwargs: Any) -> Any:
         if seed == 0:
-            raise DivergedError("the training loss of epoch 1 is nan")
+            raise error
         return train(arch, data, config, seed, *args, **kwargs)
 
     monkeypatch.setattr(nas.retraining, "train_in_full", fails_first)
     failures: list[str] = []
     (retrained,) = outside(seeds=2, listener=RetrainListener(on_failure=failures.append))
     assert retrained.seed == 1
-    assert failures == ["net, seed 0: diverged: the training loss of epoch 1 is nan"]
-    assert [t.state for t in sister(folder).trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    line = f"net, seed 0: {reason.replace('_', ' ')}: {' '.join(str(error).split())}"
+    assert failures == [line]
+    failed, scored = sister(folder).trials
+    assert (failed.state, failed.user_attrs["fail_reason"]) == (TrialState.FAIL, reason)
+    assert scored.state is TrialState.COMPLETE
     flags = "--architecture net.json --dataset synthetic --recipe tiny --device cpu --seeds 2"
     with pytest.raises(SystemExit) as left:
         nas.cli.main(["retrain", *flags.split()])
     assert left.value.code == 2
     printed = capsys.readouterr()
     assert f"net: test {retrained.accuracy:.2%}" in printed.out
-    assert "error: 1 failed, the first: net, seed 0: diverged" in printed.err
+    assert f"error: 1 failed, the first: {line}" in printed.err
+
+
+@pytest.mark.parametrize("reason", ["out_of_memory", "not_compiled"])
+def test_one_of_several_ranks_that_fails_ends_the_command(
+    folder: Path, outside: Retrain, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    def fails(*_: Any, **__: Any) -> Trained:
+        raise DEATHS[reason]
+
+    monkeypatch.setattr(nas.distributed, "join", lambda _device: Ranks(0, 2))
+    monkeypatch.setattr(Ranks, "tell", lambda _ranks, message=None: message)  # nobody listens
+    monkeypatch.setattr(nas.retraining, "train_in_full", fails)
+    failures: list[str] = []
+    with pytest.raises(UserError, match=f"^net, seed 0: {reason.replace('_', ' ')}: ") as error:
+        outside(seeds=2, listener=RetrainListener(on_failure=failures.append))
+    assert not isinstance(error.value, FailedTrainingError), "after which others would be trained"
+    assert failures == []
+    (trial,) = sister(folder).trials
+    assert (trial.state, trial.user_attrs["fail_reason"]) == (TrialState.FAIL, reason)
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused_before_anything_is_trained(
+    folder: Path, outside: Retrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas.distributed, "join", lambda _device: Ranks(0, 3))
+    with pytest.raises(UserError) as error:
+        outside(batch_size=2)
+    assert str(error.value) == (
+        "a batch of 2 cannot be shared by 3 processes; raise --batch-size or start fewer"
+    )
+    assert not sister(folder).trials
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_networks_are_compiled_on_request(
+    outside: Retrain, monkeypatch: pytest.MonkeyPatch, *, is_compiled: bool
+) -> None:
+    compiled: list[torch.nn.Module] = []
+
+    def keep(model: torch.nn.Module) -> torch.nn.Module:
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(torch, "compile", keep)  # which takes tens of seconds
+    (retrained,) = outside(epochs=1, compile=is_compiled)
+    assert len(compiled) == is_compiled
+    config = json.loads((retrained.folder / "config.json").read_text())
+    assert config["provenance"]["compiled"] == is_compiled
 
 
 def test_a_model_that_cannot_be_exported_keeps_no_seed_from_training(
@@ -636,11 +866,20 @@ def test_several_studies_are_listed_and_those_of_other_tools_refused(folder: Pat
     assert "several studies, name one of them: a, b" in refusal(trial=0, recipe="strong")
 
 
-def test_data_of_other_classes_are_refused(folder: Path, outside: Retrain) -> None:
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ({"num_classes": 100}, "the network has 100 classes, but the data have 10"),
+        ({"in_channels": 1}, "the network has 1 channels, but the data have 3"),
+    ],
+)
+def test_data_of_other_classes_or_channels_are_refused(
+    folder: Path, outside: Retrain, what: dict[str, int], message: str
+) -> None:
     assert outside
-    (folder / "net.json").write_text(Architecture.of([1], [4], num_classes=100).to_json())
-    message = refusal(architecture="net.json")
-    assert message == "the network has 100 classes, but the data have 10"
+    other = dataclasses.replace(Architecture.of([1], [4]), **what)
+    (folder / "net.json").write_text(other.to_json())
+    assert refusal(architecture="net.json") == message
     assert not list((folder / "studies").rglob("model.safetensors"))
 
 
@@ -776,6 +1015,17 @@ def test_an_architecture_under_another_name_is_what_it_was(folder: Path, outside
     assert not warnings
     assert (first.folder / "model.fp16.safetensors").is_file()
     assert not (folder / "studies" / "synthetic" / "same").exists()
+
+
+def test_an_interrupted_training_goes_on_under_another_name(folder: Path, outside: Retrain) -> None:
+    interrupted(outside, 13)
+    (folder / "same.json").write_text(ARCH.to_json())
+    steps: list[int] = []
+    listener = RetrainListener(on_step=lambda done, _total: steps.append(done))
+    (retrained,) = outside(architecture="same.json", listener=listener)
+    assert steps == list(range(14, 2 * STEPS + 1))
+    assert retrained.folder.parts == ("studies", "synthetic", "net", "tiny", "seed-0")
+    assert len(sister(folder).trials) == 1
 
 
 def test_the_winner_is_trained_in_full_also_where_it_has_another_name(

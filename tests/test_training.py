@@ -255,6 +255,19 @@ def test_accuracy_and_loss_are_those_of_one_image_at_a_time(num_images: int) -> 
     )
 
 
+@pytest.mark.parametrize(("side", "most"), [(8, 8), (32, 8), (64, 2), (96, 1)])
+def test_large_images_are_scored_fewer_at_a_time_to_the_same_result(side: int, most: int) -> None:
+    split = tiny_split(num_images=20, side=side)
+    score = partial(evaluate, split=split, normalization=Normalization.of(split.images))
+    model, sizes = resnet(), []
+    model[0].register_forward_pre_hook(lambda _layer, inputs: sizes.append(len(inputs[0])))  # type: ignore[index]
+    together = score(model, precision="float32", batch_size=20 * 3**2, flip_average=False)
+    apart = score(model, precision="float32", batch_size=8, flip_average=False)
+    assert sizes == [20, *[most] * (20 // most), *([20 % most] if 20 % most else [])]
+    assert apart.accuracy == together.accuracy
+    assert apart.loss == pytest.approx(together.loss, rel=1e-5)
+
+
 def test_flip_average_cannot_tell_an_image_from_its_mirror_image() -> None:
     split = tiny_split(num_images=21)
     mirrored = Split(split.images.flip(-1), split.labels)
