@@ -36,14 +36,14 @@ class _Quiet(WSGIRequestHandler):
 
 
 def make_dashboard(
-    study: Study, page: Callable[[Study], str], *, options: str, host: str, port: int | None
+    study: Study, page: Callable[[Study], str], *, named: str, host: str, port: int | None
 ) -> tuple[WSGIServer, str]:
     """Make the server of a study's database, and link the report in the study's note.
 
     Args:
         study: The study that the address leads to; its whole database is shown.
         page: Renders a study's report, each time it is asked for.
-        options: What `nas report` must be told to find the study.
+        named: What `nas report` must be told to find the study.
         host: Where to listen.
         port: Likewise; of `None` the first of twenty that is free.
 
@@ -54,20 +54,20 @@ def make_dashboard(
         UserError: The port is taken, or nothing can listen there.
     """
     if not is_read_only(database_of(study)):
-        link_report(study, options)
+        link_report(study, named)
     server = _listen(host, port, _with_reports(study, page))
     where = f"http://{host}:{server.server_port}/dashboard/studies/{study._study_id}"  # noqa: SLF001 - no getter
     return server, where
 
 
-def link_report(study: Study, options: str) -> None:
+def link_report(study: Study, named: str) -> None:
     """Say in the study's note where its report is."""
     name = study.study_name
     write_study_note(
         study,
         HEADING,
         f"[Report of {name}]({REPORT}{quote(name)}), as it stands now, where `nas dashboard` shows "
-        f"this page. As a file: `python -m nas report{options}`.",
+        f"this page. As a file: `python -m nas report{named}`.",
     )
 
 

@@ -175,6 +175,22 @@ def test_the_frames_of_two_thousand_trials_take_seconds() -> None:
     assert time.process_time() - started < 10
 
 
+def test_full_trainings_by_other_settings_are_not_taken_for_seeds() -> None:
+    study = fake_study(number=20)
+    sister = open_sister(study._storage, study.study_name, "retrain")
+    names = ("arch_id", "architecture", "architecture_json", "num_params")
+    common = {name: study.trials[3].user_attrs[name] for name in names}
+    common |= {"recipe": "strong", "split": "test", "network": "trial-3", "source_trial": 3}
+    for seed, (epochs, accuracy) in enumerate([(100, 0.96), (100, 0.94), (2, 0.70)]):
+        settings = json.dumps({"epochs": epochs})
+        attrs = common | {"seed": seed, "epochs": epochs, "recipe_settings": settings}
+        sister.add_trial(optuna.create_trial(value=accuracy, user_attrs=attrs))
+    full = analysis.trained_in_full(results.later_scores(study))
+    assert full["mean"].tolist() == pytest.approx([0.95, 0.70])
+    assert full["num_seeds"].tolist() == [2, 1]
+    assert full["setup"].tolist() == ["100 epochs", "2 epochs"]
+
+
 def test_tries_by_hand_of_one_network_are_not_taken_for_seeds() -> None:
     study = fake_study(number=20)
     arch = json.loads(study.trials[3].user_attrs["architecture_json"])

@@ -158,6 +158,14 @@ def test_leaderboard_writes_all_rows_as_csv(
     assert (folder / "both.csv").read_text() == (folder / "out.csv").read_text()
 
 
+def test_the_leaderboard_of_a_study_without_scores_says_so(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored()
+    assert run("leaderboard") == 0
+    assert capsys.readouterr().out == "no network is scored yet\n"
+
+
 @pytest.mark.parametrize("columns", [50, 80])
 def test_the_table_fits_the_terminal(
     tiny: Callable[..., Study],
@@ -202,6 +210,19 @@ def test_what_is_typed_becomes_a_positive_number_or_one_line(text: str) -> None:
             assert "\n" not in str(error) or "\n" in text  # noqa: PT017 - both ends are right
         else:
             assert 0 < value < float("inf")
+
+
+@pytest.mark.parametrize("command", ["-m nas count", "search.py", "retrain.py"])
+def test_ctrl_c_before_a_command_runs_prints_no_traceback(folder: Path, command: str) -> None:
+    (folder / "typer.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

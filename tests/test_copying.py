@@ -23,6 +23,8 @@ from nas.sisters import open_sister, write_note
 from nas.storage import open_storage, sqlite_url
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from optuna.study import Study
 
 
@@ -166,6 +168,27 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(tmp_path.iterdir()) == before
     copy_database(source, target)
     assert content(target) == content(source)
+
+
+def test_a_study_that_may_not_be_written_is_backed_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_study(sqlite_url(Path("studies") / "s.db"))
+    before = content("sqlite:///studies/s.db")
+    monkeypatch.setattr("nas.storage._may_write", lambda _path: False)
+    with pytest.raises(SystemExit) as left:
+        main(["backup", "--to", "b.db"])
+    assert not left.value.code
+    assert content(sqlite_url(folder / "b.db")) == before
+
+
+def test_one_study_is_not_called_several(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored()
+    with pytest.raises(SystemExit):
+        main(["backup", "--to", "b.db"])
+    assert capsys.readouterr().out == "1 study with 0 trials in b.db\n"
 
 
 def test_the_commands_say_what_they_did(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

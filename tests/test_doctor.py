@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_stale_trials_void_and_missing_claims_are_found_and_mended(
     assert set(register.claims()) == {trial.user_attrs["arch_id"] for trial in study.trials[:2]}
 
 
+def test_what_was_mended_says_so_in_json(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    register_of(scored()).claim("f" * 12, 99, is_void=lambda _: False)
+    for flags, is_mended in (([], [False]), (["--fix"], [True]), ([], [])):
+        doctor("mine", "--json", *flags)
+        rows = json.loads(capsys.readouterr().out)
+        assert [row["is_mended"] for row in rows if "claims" in row["what"]] == is_mended
+
+
 def test_after_an_interruption_all_is_well(tiny: Callable[..., Study]) -> None:
     study = tiny(2)
     register = register_of(study)
@@ -121,6 +132,30 @@ def test_a_disk_that_is_nearly_full_is_found(tmp_path: Path) -> None:
     findings = [finding.what for finding in examine_installation(tmp_path)]
     is_full = shutil.disk_usage(tmp_path).free < LEAST_FREE_BYTES
     assert any("GB left" in what for what in findings) is is_full
+
+
+def test_a_missing_gpu_is_a_note_and_a_full_disk_a_fault(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.version.cuda", "12.8")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("nas.doctor.LEAST_FREE_BYTES", 0)
+    assert doctor() == 0
+    assert capsys.readouterr().out.startswith("note: torch was built for CUDA 12.8, but sees no")
+    monkeypatch.setattr("nas.doctor.LEAST_FREE_BYTES", 10**18)
+    assert doctor() == 1
+    assert f"wrong: the disk of {folder} has " in capsys.readouterr().out
+
+
+def test_a_study_that_may_not_be_written_is_examined(
+    scored: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    register_of(scored()).claim("f" * 12, 99, is_void=lambda _: False)
+    monkeypatch.setattr("nas.storage._may_write", lambda _path: False)
+    assert doctor("mine") == 1
+    assert "wrong: 1 claims of networks are void" in capsys.readouterr().out
 
 
 def test_this_torch_and_torchvision_match() -> None:

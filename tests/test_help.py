@@ -34,6 +34,17 @@ def examples(name: str) -> list[list[str]]:
             if f"{line} ".startswith(s)]  # fmt: skip
 
 
+def test_without_arguments_nas_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for arguments in ([], ["--help"]):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert not left.value.code
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert said[0].startswith("Usage: nas [OPTIONS] COMMAND")
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_command_has_examples_that_it_understands(name: str) -> None:
     assert examples(name), "its help has no example"

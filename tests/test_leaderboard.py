@@ -16,6 +16,7 @@ from fake_study import SPACE, fake_study, networks, quality
 
 from nas.analysis import denoise
 from nas.architecture import Architecture
+from nas.cli.leaderboard import print_table
 from nas.complexity import count_macs, count_params
 from nas.errors import UserError
 from nas.find_study import FINALISTS
@@ -114,6 +115,20 @@ def test_finalists_are_ranked_first_by_their_mean_and_the_rest_by_estimate() -> 
     assert list(leaderboard(study)["trial"]) == [other, one, *rest]
     raw = best_trials(study, 60, by="raw")
     assert rest != [number for number in raw if number in rest], "this test shows too little"
+
+
+def test_the_table_says_of_how_many_seeds_the_finalists_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = fake_study(number=6)
+    sister = open_sister(study._storage, study.study_name, FINALISTS)
+    for number, num_seeds in ((1, 2), (2, 5)):
+        for seed in range(num_seeds):
+            origin = {"source_trial": number, "seed": seed}
+            sister.add_trial(optuna.create_trial(value=0.5, user_attrs=origin))
+    print_table(leaderboard(study))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "finalist: mean of longer runs with other seeds (2 to 5) on the same val images"
 
 
 def test_few_networks_are_ranked_by_their_scores() -> None:

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -317,6 +318,27 @@ def test_a_damaged_file_is_one_line(scored: Scored, folder: Path, ending: str) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("cells", "verdict", "detail"),
+    [
+        ('"999,1",99,99', "over budget", "num_params "),
+        ('"1000,1",3,1', "unreadable", "blocks or channels are too many; is a list joined to one"),
+        ('"1,1","3,101",1', "unreadable", "a kernel is larger than 99; is a list joined to one"),
+        ('"1,1",3,"101,1"', "unreadable", "a kernel is larger than 99; is a list joined to one"),
+    ],
+)
+def test_of_1000_blocks_and_kernels_of_99_at_most_a_row_is_read(
+    scored: Scored, cells: str, verdict: str, detail: str
+) -> None:
+    scored()
+    Path("a.csv").write_text(
+        f'channels,blocks,kernel sizes,shortcut kernels,accuracy\n"4,8",{cells},0.5\n'
+    )
+    (found,) = bring("a.csv")
+    assert found.verdict == verdict
+    assert found.detail.startswith(detail)
+
+
 def test_cells_of_a_workbook_may_be_numbers_dates_and_blank(scored: Scored) -> None:
     study = scored()
     book = openpyxl.Workbook()
@@ -344,6 +366,43 @@ def test_a_workbook_shows_percent_and_keeps_texts_that_look_missing(scored: Scor
     assert [(t.name, t.notes) for t in history(study)] == [("NA", "None"), ("null", "n/a")]
 
 
+def test_the_worksheet_with_the_columns_is_read_wherever_it_stands(scored: Scored) -> None:
+    study = scored()
+    book = openpyxl.Workbook()
+    book.active.append(["What this book is", "of"])
+    table = book.create_sheet("networks")
+    table.append(["blocks", "channels", "accuracy"])
+    table.append(["1,1", "4,8", 0.97])
+    book.create_sheet("plots")
+    book.save("a.xlsx")
+    assert verdicts("a.xlsx") == ["imported"]
+    assert [t.accuracy for t in history(study)] == [0.97]
+
+
+def test_a_workbook_that_understates_its_size_is_read_whole(scored: Scored) -> None:
+    study = scored()
+    book = openpyxl.Workbook()
+    for row in (["blocks", "channels", "accuracy"], ["1,1", "4,8", 0.97], ["2,1", "8,8", 0.5]):
+        book.active.append(row)
+    book.save("whole.xlsx")
+    with zipfile.ZipFile("whole.xlsx") as whole, zipfile.ZipFile("a.xlsx", "w") as wrong:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+        sheet = parts["xl/worksheets/sheet1.xml"]
+        parts["xl/worksheets/sheet1.xml"] = sheet.replace(b'ref="A1:C3"', b'ref="A1:B2"')
+        assert parts["xl/worksheets/sheet1.xml"] != sheet
+        for name, content in parts.items():
+            wrong.writestr(name, content)
+    assert verdicts("a.xlsx") == ["imported", "imported"]
+    assert [t.accuracy for t in history(study)] == [0.97, 0.5]
+
+
+def test_what_a_workbook_cannot_hold_is_marked_in_it(scored: Scored) -> None:
+    study = scored(ARCH)
+    set_note(study, 0, "bell\a, escape \x1b[31m")
+    export_sheet(study, Path("a.xlsx"))
+    assert pd.read_excel("a.xlsx")["notes"].tolist() == ["bell\ufffd, escape \ufffd[31m"]
+
+
 def test_a_fraction_in_a_column_of_percent_is_refused(scored: Scored) -> None:
     study = scored()
     Path("a.csv").write_text(
@@ -359,10 +418,21 @@ def test_a_fraction_in_a_column_of_percent_is_refused(scored: Scored) -> None:
 def test_what_stands_for_a_missing_number_is_none(scored: Scored, blank: str) -> None:
     study = scored()
     Path("a.csv").write_text(
-        f'name,blocks,channels,accuracy,params,seed\n{blank},"1,1","4,8",{blank},{blank},{blank}\n'
+        "name,blocks,channels,accuracy,params,seed,residual layers,kernel sizes,shortcut kernels\n"
+        f'{blank},"1,1","4,8"{f",{blank}" * 6}\n'
     )
     assert verdicts("a.csv") == ["imported"]
-    assert [(t.name, t.accuracy, t.seed) for t in history(study)] == [(blank, None, None)]
+    (found,) = history(study)
+    assert (found.name, found.accuracy, found.seed) == (blank, None, None)
+    assert found.arch.stages == ARCH.stages
+
+
+def test_one_learning_rate_written_in_many_ways_is_one(scored: Scored) -> None:
+    study = scored()
+    rows = "".join(f'"1,1","4,8",0.5,{lr}\n' for lr in ("0.10", '"0,1"', "1e-1"))
+    Path("a.csv").write_text(f"blocks,channels,accuracy,lr\n{rows}")
+    assert verdicts("a.csv") == ["imported", "tried already", "tried already"]
+    assert [t.lr for t in history(study)] == ["0.1"]
 
 
 @pytest.mark.parametrize(
@@ -406,6 +476,22 @@ def test_the_commands_say_what_they_did(scored: Scored, capsys: pytest.CaptureFi
     assert [row["verdict"] for row in answer] == ["imported", "imported"]
     assert run("export", "mine", "tried.csv") == 0
     assert capsys.readouterr().out == "3 rows in tried.csv\n"
+
+
+def test_a_header_alone_has_no_rows(scored: Scored, capsys: pytest.CaptureFixture[str]) -> None:
+    scored()
+    Path("a.csv").write_text("blocks,channels\n")
+    assert run("import", "a.csv") == 0
+    assert capsys.readouterr().out == "no rows\nrecorded: 0, enqueued: 0\n"
+
+
+def test_a_name_steers_no_terminal_and_is_on_one_line(
+    scored: Scored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored()
+    Path("a.csv").write_text('name,blocks,channels\n"\x1b[31mred\n\anet","1,1","4,8"\n')
+    assert run("import", "a.csv") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "line 2 [31mred net: imported"
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,13 @@ def test_parallel_coordinates_draw_a_line_a_network_over_what_varies() -> None:
     assert lines == {"the rest (18 networks)": 18, "best tenth (2 networks)": 2}
 
 
+def test_of_a_thousand_networks_the_best_tenth_and_a_sample_of_the_rest_are_lines() -> None:
+    many = analysis.stages(pd.concat([SCORED] * 50, ignore_index=True))
+    drawn = stage_figures.parallel_coordinates(many)
+    lines = {trace.name: list(trace.x).count(None) for trace in drawn.data}
+    assert lines == {"the rest (300 networks)": 300, "best tenth (100 networks)": 100}
+
+
 def test_the_best_tenth_stands_beside_the_rest_in_boxes() -> None:
     drawn = stage_figures.best_tenth(analysis.best_tenth(analysis.stages(SCORED)))
     medians = [trace.median[0] for trace in drawn.data]
@@ -223,6 +230,15 @@ def test_notes_stand_beside_their_networks() -> None:
     assert EVIL not in page
 
 
+def test_of_a_study_that_only_failed_the_page_says_where_the_time_went() -> None:
+    failed = optuna.create_study(study_name="failed", direction="maximize")
+    failed.add_trials(fake_study(number=1, num_failed=2).trials[1:])
+    page = render(failed)
+    assert "No network is scored yet" in page
+    assert "<h2>Time spent</h2>" in page
+    assert page.count('id="figure-time"') == 1
+
+
 def test_a_study_of_one_or_no_network_has_a_page() -> None:
     assert "1 network scored of 1 trial" in render(fake_study(number=1, num_failed=0))
     empty = optuna.create_study(study_name="empty", direction="maximize")
@@ -254,6 +270,18 @@ def test_a_report_that_cannot_be_written_is_one_line(folder: Path) -> None:
     (folder / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         write_report(fake_study(number=3), folder / "file" / "report.html")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("out", ["", "/"])
+def test_a_folder_instead_of_a_file_is_one_line(
+    capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    fake_study(open_storage(study_url("mine")), name="mine", number=3)
+    with pytest.raises(SystemExit) as left:
+        main(["report", "--out", out])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"error: cannot write {Path(out)}: it is no regular file\n"
 
 
 @pytest.mark.usefixtures("folder")

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from optuna.trial import TrialState
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from strategies import architectures
 
 from nas.architecture import Architecture
@@ -29,7 +30,7 @@ from nas.notes import notes, set_note
 from nas.register import Register
 from nas.results import refused_draws
 from nas.samplers import trial_id
-from nas.sisters import open_sister, write_note
+from nas.sisters import open_sister, retrained_table, write_note
 from nas.storage import open_storage, sqlite_url
 from nas.study import enqueue, fail, requeue, stored_space
 from nas.transaction import one_transaction
@@ -104,6 +105,22 @@ def test_a_process_that_dies_in_a_transaction_leaves_nothing(tmp_path: Path) -> 
     assert count_trials(path) == 0
 
 
+def test_where_sqlite_itself_rolls_back_the_error_is_its_cause(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    storage = open_storage(sqlite_url(path))
+    study = optuna.create_study(storage=storage, study_name="a")
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON trials WHEN (SELECT count(*) FROM trials) = 1 "
+            "BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
+        )
+    trials = [optuna.create_trial(value=value) for value in (1, 2)]
+    with pytest.raises(IntegrityError) as caught, one_transaction(storage) as inside:
+        optuna.load_study(storage=inside, study_name="a").add_trials(trials)
+    assert str(caught.value.orig) == "full"
+    assert study.get_trials() == []
+
+
 # list
 
 
@@ -135,6 +152,53 @@ def test_list_tells_a_study_from_its_copy(
     out = capsys.readouterr().out
     assert "sqlite:///studies/mine.db" in out
     assert "sqlite:///studies/copy.db" in out
+
+
+def test_the_best_test_accuracy_is_of_no_training_that_left_test_images_alone(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH)
+    record(study, ARCH, 0.75, split="test")
+    record(study, ARCH, 0.95, split="val")
+    run("list", "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["retrained"], row["best_accuracy"]) == (2, 0.75)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_on_a_narrow_terminal_a_list_has_fewer_columns_and_whole_numbers(
+    scored: Callable[..., Study],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+) -> None:
+    study = scored(ARCH, OTHER, name="a-study-of-a-long-name")
+    study.tell(study.ask(), state=TrialState.FAIL)
+    record(study, ARCH, 0.75, split="test")
+    run("list", "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    run("list")
+    title, first, *_ = capsys.readouterr().out.splitlines()
+    is_narrow = columns < 100
+    others = [] if is_narrow else ["failed", "retrained"]
+    assert [each for each in ("failed", "retrained") if each in title] == others
+    last = row["last"].replace("T", " ")[:16]
+    numbers = ["2", "51.00%", "75.00%"] if is_narrow else ["2", "1", "51.00%", "1", "75.00%"]
+    assert first.split()[1:] == [*numbers, *last.split()]
+
+
+def test_on_40_columns_a_list_keeps_names_and_scores(
+    scored: Callable[..., Study],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record(scored(ARCH, OTHER), ARCH, 0.75, split="test")
+    monkeypatch.setenv("COLUMNS", "40")
+    run("list")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    titles = ["study", "scored", "best", "val", "best", "test"]
+    assert lines == [titles, ["mine", "2", "51.00%", "75.00%"]]
 
 
 @pytest.mark.usefixtures("folder")
@@ -176,7 +240,17 @@ def test_show_tells_everything_of_a_trial(
     run("show", "0")
     out = capsys.readouterr().out
     assert str(arch) in out
-    assert "retrain 0: strong 3 test 75.00%" in out
+    assert "retrain 0: strong seed 3 test 75.00%" in out
+
+
+@pytest.mark.parametrize(("num_trials", "has"), [(0, "none yet"), (1, "only 0"), (2, "0 to 1")])
+def test_a_trial_that_is_not_there_is_one_line_with_those_that_are(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str], num_trials: int, has: str
+) -> None:
+    scored(*(ARCH, OTHER)[:num_trials])
+    for command in (["show", "9"], ["note", "9", "x"]):
+        assert run(*command) == 2
+        assert capsys.readouterr().err == f"error: no trial 9 in study 'mine'; it has {has}\n"
 
 
 def test_show_knows_what_was_imported_before_the_network_was_scored(
@@ -223,6 +297,51 @@ def test_tried_says_no_and_gives_the_nearest_first(
     assert "not tried" in capsys.readouterr().out
 
 
+def test_a_neighbour_is_told_by_its_best_measured_try(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH)
+    arch = Architecture.from_json(study.trials[0].user_attrs["architecture_json"])
+    for accuracy in (0.5, 0.8, 0.6):
+        record(study, arch, accuracy, split="test", source_trial=0)
+    run("tried", "--blocks", "2,1", "--widths", "4,8", "--json")
+    (neighbour,) = json.loads(capsys.readouterr().out)["neighbours"]
+    assert neighbour["accuracy"] == 0.8
+
+
+def test_tried_prints_a_note_on_one_line_that_steers_no_terminal(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH)
+    set_note(study, 0, "\x1b[31mred\n\anote")
+    run("tried", "--blocks", "1,1", "--widths", "4,8")
+    first, *others = capsys.readouterr().out.splitlines()[1:]
+    assert first.endswith("parameters  ([31mred note)")
+    assert others == []
+
+
+def test_tried_prints_a_name_on_one_line_that_steers_no_terminal(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(scored(), ARCH, 0.5, split="test", recipe="imported", network="\x1b[31mred\n\anet")
+    run("tried", "--blocks", "1,1", "--widths", "4,8")
+    first, *others = capsys.readouterr().out.splitlines()[1:]
+    assert first.startswith("  retrain 0 [31mred net: test 50.00%, ")
+    assert others == []
+
+
+def test_show_prints_notes_that_steer_no_terminal(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH)
+    set_note(study, 0, "\x1b[31mred \anote")
+    arch_json = study.trials[0].user_attrs["architecture_json"]
+    attrs = {"split": "test", "notes": "\x1b[31mred", "source_trial": 0}
+    record(study, Architecture.from_json(arch_json), 0.5, **attrs)
+    run("show", "0")
+    assert "\x1b" not in capsys.readouterr().out
+
+
 @given(architectures(), architectures())
 def test_distance_is_symmetric_and_zero_only_for_equal_stages(
     one: Architecture, other: Architecture
@@ -266,6 +385,27 @@ def test_what_is_typed_in_the_dashboard_is_a_note_too(scored: Callable[..., Stud
     assert notes(study) == {0: "noted here\ntyped there"}
     set_note(study, 0, "")
     assert notes(study) == {0: "typed there"}
+
+
+def test_note_says_whether_it_noted_or_removed(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(ARCH)
+    for words, said in (("x", "noted on"), ("", "note removed from")):
+        assert run("note", "0", words) == 0
+        assert capsys.readouterr().out == f"{said} trial 0 of mine\n"
+
+
+def test_a_trial_is_told_the_full_trainings_of_its_network_and_not_those_of_another_trial(
+    scored: Callable[..., Study],
+) -> None:
+    study = scored(ARCH)
+    arch_id = study.trials[0].user_attrs["arch_id"]
+    for accuracy, source in ((0.61, {}), (0.62, {"source_trial": 0}), (0.63, {"source_trial": 1})):
+        record(study, ARCH, accuracy, split="test", arch_id=arch_id, **source)
+    sister = open_sister(study._storage, NAME, "retrain")
+    _, _, *rows = retrained_table(study, sister, 0, arch_id).splitlines()
+    assert [row.split(" | ")[3] for row in rows] == ["61.00%", "62.00%"]
 
 
 # delete
@@ -381,8 +521,8 @@ def test_a_failed_training_says_so_and_a_score_of_nothing_is_one(
     sister.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs=failed))
     run("show", "0")
     out = capsys.readouterr().out
-    assert "retrain 0: strong 0 test 0.00%" in out
-    assert "retrain 1: strong 1 out of memory" in out
+    assert "retrain 0: strong seed 0 test 0.00%" in out
+    assert "retrain 1: strong seed 1 out of memory" in out
 
 
 def test_a_damaged_record_is_one_line(
@@ -415,28 +555,52 @@ def test_of_a_study_in_two_files_the_one_named_after_it_counts(
     folder: Path, scored: Callable[..., Study]
 ) -> None:
     scored(ARCH)
-    for copy in ("y", "z"):
+    for copy in ("a", "z"):  # one before and one after it
         assert run("copy", "studies/mine.db", f"studies/{copy}.db") == 0
     assert find_storage(NAME, None)[1].url == "sqlite:///studies/mine.db"
     (folder / "studies" / "mine.db").unlink()
-    with pytest.raises(UserError, match=r"in several files; name one by --storage: .*y\.db.*z\.db"):
+    with pytest.raises(UserError, match=r"in several files; name one by --storage: .*a\.db.*z\.db"):
         find_storage(NAME, None)
     assert find_storage(NAME, "sqlite:///studies/z.db")[0] == NAME
 
 
-@pytest.mark.parametrize("command", ["leaderboard", "report", "export", "show", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "leaderboard pareto",
+        "report pareto",
+        "export pareto x.csv",
+        "import hand.csv --study pareto",
+        "show 0 --study pareto",
+        "tried pareto --blocks 1,1 --widths 4,8",
+        "note 0 x --study pareto",
+        "doctor pareto",
+        "dashboard pareto --host 192.0.2.1",  # no address of this machine: it ends at once
+    ],
+)
 def test_studies_that_others_made_are_refused_and_not_listed(
-    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str], command: str
+    scored: Callable[..., Study], folder: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
+    (folder / "hand.csv").write_text('blocks,channels\n"1,1","4,8"\n')
     scored(ARCH)
     optuna.create_study(
         storage="sqlite:///studies/mine.db", study_name="pareto", directions=["maximize"] * 2
     ).add_trial(optuna.create_trial(values=[1.0, 2.0]))
-    arguments = {"export": ["pareto", "x.csv"], "show": ["0", "--study", "pareto"]}
-    assert run(command, *arguments.get(command, ["pareto"])) == 2
-    assert "study 'pareto' was not made by this tool" in capsys.readouterr().err
+    assert run(*command.split()) == 2
+    said = "error: study 'pareto' was not made by this tool; name another\n"
+    assert capsys.readouterr().err == said
     assert run("list", "--json") == 0
     assert [row["study"] for row in json.loads(capsys.readouterr().out)] == [NAME]
+
+
+def test_a_trial_that_drew_another_trials_network_is_no_try_of_it(
+    scored: Callable[..., Study],
+) -> None:
+    study = scored(ARCH)
+    trial = study.ask()
+    trial.set_user_attr("architecture_json", study.trials[0].user_attrs["architecture_json"])
+    fail(study, trial_id(trial), "duplicate")
+    assert [each.trial for each in history(study)] == [0]
 
 
 def test_a_network_that_is_tried_again_keeps_its_name_and_counts_its_draws_once(

@@ -159,6 +159,7 @@ def test_a_file_that_may_not_be_written_can_be_read(
     monkeypatch.setattr("nas.storage._may_write", lambda _path: False)
     found = open_storage(url, create=False)
     assert optuna.get_all_study_names(found) == ["s"]
+    assert found.url == url
     with pytest.raises(StorageInternalError):
         optuna.create_study(study_name="t", storage=found)
     assert {path: path.read_bytes() for path in tmp_path.glob("*.db")} == before

@@ -29,7 +29,7 @@ def dashboard(
     """
     import warnings
 
-    from nas.cli.words import study_options
+    from nas.cli.words import study_argument, study_options
     from nas.dashboard import make_dashboard
     from nas.find_study import find_study, url_of
     from nas.report import render
@@ -43,8 +43,8 @@ def dashboard(
         return render(shown, options=study_options(shown.study_name, storage))
 
     with database_failures_in_one_line(url_of(found)):
-        options = study_options(found.study_name, storage)
-        server, address = make_dashboard(found, page, options=options, host=host, port=port)
+        named = study_argument(found.study_name, storage)
+        server, address = make_dashboard(found, page, named=named, host=host, port=port)
     print(f"dashboard: {address}\nCtrl-C ends it", flush=True)
     if open_it:
         typer.launch(address)

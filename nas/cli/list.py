@@ -10,8 +10,8 @@ import typer
 from nas.cli.choices import AsJson, Storage
 from nas.errors import UserError
 
-NARROW = 100  # columns of a terminal
-LEFT_OUT = ("running", "failed", "finalists", "retrained", "imported")  # where it is narrower
+# Where a terminal has fewer columns than these.
+LEFT_OUT = {100: ("running", "failed", "finalists", "retrained", "imported"), 60: ("last",)}
 
 
 def list_(
@@ -59,7 +59,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     """Print a row a study; columns that say nothing of any study are left out.
 
     Where a name occurs twice, as after a copy, each row says its database. A narrow terminal has
-    only what was reached, and when.
+    only what was reached.
     """
     from rich.console import Console
     from rich.table import Table
@@ -70,8 +70,9 @@ def _print(rows: list[dict[str, Any]]) -> None:
     console = Console(highlight=False, markup=False)
     says = {title: any(row[title] not in ("0", "-") for row in shown) for title in shown[0]}
     says |= {"scored": True}
-    if console.width < NARROW:
-        says |= dict.fromkeys(LEFT_OUT, False)
+    for width, left_out in LEFT_OUT.items():
+        if console.width < width:
+            says |= dict.fromkeys(left_out, False)
     titles = [title for title in shown[0] if says[title]]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from nas.cli.choices import DATA
 from nas.cli.display import shown_by
-from nas.cli.words import duration, study_options
+from nas.cli.words import duration, study_argument, study_options
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -120,7 +120,7 @@ class Lines:
         print_table(frame.head(TOP))
         storage = None if self._url == default_url(study.study_name) else self._url
         options = study_options(study.study_name, storage)
-        named = options.removeprefix(" --study")
+        named = study_argument(study.study_name, storage)
         print(f"\nlook:    python -m nas dashboard{named}")
         print(f"report:  python -m nas report{named}")
         if self._data != DATA:

@@ -9,6 +9,7 @@ import typer
 
 from nas.cli.choices import AnyStudy, AsJson, Storage
 from nas.cli.list import percent
+from nas.cli.words import one_line
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -104,10 +105,11 @@ def _print(described: dict[str, Any]) -> None:
             f"{split} {percent(score)}" for split, score in scores.items() if score is not None
         ]
         result = reached[0] if reached else each["result"].replace("_", " ")
-        print(f"  {each['kind']} {each['trial']}: {what} {result} {each['notes']}".rstrip())
+        notes = one_line(each["notes"])
+        print(f"  {each['kind']} {each['trial']}: {what} {result} {notes}".rstrip())
 
 
 def _shown(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int):
-        return value if isinstance(value, str) else json.dumps(value)
+        return one_line(value) if isinstance(value, str) else json.dumps(value)
     return f"{value:,}"

@@ -16,11 +16,16 @@ def one_line(text: str) -> str:
     return "".join(each for each in " ".join(text.split()) if each.isprintable())
 
 
-def study_options(study: str, storage: str | None) -> str:
-    """Say what a command must be told to find a study; a password is not repeated."""
+def study_argument(study: str, storage: str | None) -> str:
+    """Say how a command that takes a study as its argument finds it; a password is not repeated."""
     import shlex
 
     from nas.storage import shown_url
 
-    options = f" --study {shlex.quote(study)}"
-    return options if storage is None else f"{options} --storage {shlex.quote(shown_url(storage))}"
+    named = f" {shlex.quote(study)}"
+    return named if storage is None else f"{named} --storage {shlex.quote(shown_url(storage))}"
+
+
+def study_options(study: str, storage: str | None) -> str:
+    """Say it for a command that takes it as `--study`."""
+    return f" --study{study_argument(study, storage)}"
