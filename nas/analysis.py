@@ -12,6 +12,7 @@ import pandas as pd
 
 from nas.architecture import Architecture
 from nas.encoding import Encoding
+from nas.find_study import RETRAIN
 from nas.surrogate import estimate
 
 if TYPE_CHECKING:
@@ -111,23 +112,16 @@ def stages(scored: pd.DataFrame) -> pd.DataFrame:
 
     A network with fewer stages than another has NaN there.
     """
-    laid_out = _by_stage(scored)
-    shown = [column for column in laid_out if str(column).startswith(SHOWN_FIELDS)]
-    return pd.concat([scored[["trial", "val_accuracy"]], laid_out[shown]], axis=1)
-
-
-def _by_stage(scored: pd.DataFrame) -> pd.DataFrame:
-    """Give each stage's numbers, and 1 in a column for its block type."""
     rows = [
         {
-            f"{name}_{number}": value
+            f"{name}_{number}": stage[name]
             for number, stage in enumerate(json.loads(text)["stages"], 1)
-            for name, value in (*stage.items(), (stage["block"], 1))
-            if name != "block"
+            for name in SHOWN_FIELDS
         }
         for text in scored["architecture_json"]
     ]
-    return pd.DataFrame(rows, index=scored.index)
+    laid_out = pd.DataFrame(rows, index=scored.index)
+    return pd.concat([scored[["trial", "val_accuracy"]], laid_out], axis=1)
 
 
 def is_best_tenth(accuracies: pd.Series[float]) -> pd.Series[bool]:
@@ -184,7 +178,7 @@ def trained_in_full(later: pd.DataFrame) -> pd.DataFrame:
         `num_params`, `measure`, `setup`, `num_seeds`, and `mean` and `std` of their accuracies (NaN
         of one).
     """
-    full = later[later["kind"] == "retrain"]
+    full = later[later["kind"] == RETRAIN]
     named = full.assign(network=full["network"].fillna(full["arch_id"]))
     rows = named.groupby(["arch_id", "measure", "attempt"], as_index=False, sort=False).agg(
         setup=("setup", "first"),

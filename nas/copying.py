@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import MetaData, Table, func, insert, select, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from nas.errors import UserError
 from nas.register import PLACES, TABLES
-from nas.storage import open_storage, shown_url
+from nas.storage import open_storage, remove_sqlite, shown_url, sqlite_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +56,7 @@ def copy_database(source: str, target: str) -> dict[str, int]:
 @contextmanager
 def _whole_or_gone(target: str) -> Iterator[None]:
     """Refuse an SQLite file that exists, and remove what is made if the block raises."""
-    file = _sqlite_file(target)
+    file = sqlite_file(target)
     if file is None:
         yield
         return
@@ -68,18 +65,8 @@ def _whole_or_gone(target: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for suffix in ("", "-wal", "-shm", ".lock"):
-            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        remove_sqlite(file)
         raise
-
-
-def _sqlite_file(target: str) -> Path | None:
-    try:
-        url = make_url(target)
-    except ArgumentError:
-        return None  # it is refused when it is opened
-    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
-    return Path(url.database or "") if is_file else None
 
 
 def _tables(schema: MetaData, own: MetaData) -> list[str]:

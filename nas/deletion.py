@@ -11,7 +11,7 @@ from nas.files import LOCK, only_here
 from nas.find_study import SISTERS, study_url
 from nas.presets import STUDIES
 from nas.register import Register
-from nas.storage import sqlite_url
+from nas.storage import remove_sqlite, sqlite_url
 from nas.transaction import forget, one_transaction
 
 if TYPE_CHECKING:
@@ -81,6 +81,5 @@ def _remove_if_empty(storage: RDBStorage, name: str) -> Path | None:
     if storage.url != sqlite_url(own) or optuna.get_all_study_names(storage):
         return None
     storage.engine.dispose()
-    for suffix in ("", "-wal", "-shm", ".lock"):  # files stay where another process has it open
-        own.with_name(own.name + suffix).unlink(missing_ok=True)
+    remove_sqlite(own)
     return own

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from nas.find_study import FINALISTS, find_sister
+from nas.find_study import FINALISTS, RETRAIN, find_sister, register_of
 from nas.register import Lookout, Register
 from nas.samplers import trial_id
 from nas.study import ATTRIBUTES_VERSION, stored_space
@@ -86,18 +86,17 @@ def _disk(folder: Path) -> Finding | None:
     return Finding(what, "make room, or move studies/ to another disk")
 
 
-def examine_study(study: Study, register: Register) -> list[Finding]:
+def examine_study(study: Study) -> list[Finding]:
     """Look at a study's trials, claims and sisters."""
     attrs = study.user_attrs
     if attrs.get("attributes_version") != ATTRIBUTES_VERSION:
         there = attrs.get("attributes_version")
         what = f"its attributes are of version {there}, this tool's are of {ATTRIBUTES_VERSION}"
         return [Finding(what, "use the version of this tool that wrote it, or start a new study")]
-    space, stale = stored_space(study), []
+    space, register, stale = stored_space(study), register_of(study), []
     sister = find_sister(study, FINALISTS)
     if sister is not None and "token" in sister.user_attrs:
-        finalists = register.beside(sister.user_attrs["token"])
-        stale = _stale_trials("finalists", sister, finalists, space)
+        stale = _stale_trials("finalists", sister, register_of(sister), space)
     trials = _stale_trials("trials", study, register, space)
     return [*trials, *stale, *_claims(study, register), *_retrains(study)]
 
@@ -152,7 +151,7 @@ def _claims(study: Study, register: Register) -> list[Finding]:
 
 
 def _retrains(study: Study) -> list[Finding]:
-    sister = find_sister(study, "retrain")
+    sister = find_sister(study, RETRAIN)
     if sister is None:
         return []
     return [

@@ -7,3 +7,8 @@ class UserError(ValueError):
 
 class DeviceLostError(UserError):
     """Raised where a GPU failed: in this process nothing runs on it any more."""
+
+
+def brief(error: BaseException) -> str:
+    """Put what an error says on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,15 +11,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nas.architecture import Architecture
 from nas.batches import Normalization
-from nas.errors import UserError
+from nas.errors import UserError, brief
 from nas.files import make_folder, write_whole
 from nas.model import build_model
+from nas.presets import read_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from nas.architecture import Architecture
 
 WEIGHTS, ARCHITECTURE, CONFIG = "model.safetensors", "architecture.json", "config.json"
 HALF_WEIGHTS = "model.fp16.safetensors"  # the same keys, float16; computed with as float32
@@ -104,11 +106,9 @@ def load_model(
     Raises:
         UserError: A file is absent, damaged or of another network.
     """
-    from pathlib import Path
-
     folder = Path(folder)
     config = read_json(folder / CONFIG)
-    arch = _read_architecture(folder / ARCHITECTURE)
+    arch = read_architecture(folder / ARCHITECTURE)
     empty = torch.empty(1, arch.in_channels, 1, 1)
     try:
         classifier = Classifier(
@@ -163,14 +163,5 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_architecture(path: Path) -> Architecture:
-    try:
-        return Architecture.from_json(json.dumps(read_json(path)))
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
 def _first_line(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return getattr(error, "strerror", None) or brief(error)

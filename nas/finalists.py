@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
 from nas.architecture import Architecture
-from nas.find_study import FINALISTS
+from nas.find_study import FINALISTS, register_of
 from nas.objective import Objective
 from nas.register import Lookout, Register
 from nas.results import leaderboard
 from nas.sisters import finalists_table, open_sister, write_note
-from nas.study import enqueue
+from nas.study import enqueue, scored_trials
 from nas.workers import Worker, look
 
 if TYPE_CHECKING:
@@ -72,11 +72,6 @@ def open_finalists(storage: RDBStorage, study: Study, proxy: ProxyConfig) -> Stu
     return sister
 
 
-def register_of(sister: Study, storage: RDBStorage) -> Register:
-    """Give the sister's register."""
-    return Register(storage.engine, sister.user_attrs["token"])
-
-
 def queue_finalists(
     study: Study,
     sister: Study,
@@ -115,7 +110,7 @@ def queue_finalists(
 
 def write_finalist_notes(study: Study, sister: Study) -> None:
     """Put the finalists' scores into the dashboard's notes on their source trials."""
-    scored = sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    scored = scored_trials(sister)
     for number in sorted({trial.user_attrs["source_trial"] for trial in scored}):
         write_note(study, number, "Finalist", finalists_table(sister, number))
 
@@ -151,18 +146,15 @@ class FinalistWorker(Worker):
         objective = worker.objective
         assert isinstance(objective, Objective)
         sister = open_finalists(worker.storage, worker.study, objective.proxy)
-        same = {field.name: getattr(objective, field.name) for field in fields(Objective)}
         longer = {
             "proxy": final_proxy(objective.proxy),
             "trial_timeout": final_timeout(objective.trial_timeout),
         }
-        final = FinalistObjective(**same | longer)
-        own = {field.name: getattr(worker, field.name) for field in fields(Worker)}
         changed = {
             "study": sister,
-            "register": register_of(sister, worker.storage),
-            "objective": final,
+            "register": register_of(sister),
+            "objective": FinalistObjective(**vars(objective) | longer),
             "lookout": Lookout(),
             "patience": None,
         }
-        return cls(**own | changed)
+        return cls(**vars(worker) | changed)

@@ -10,14 +10,15 @@ from optuna.samplers import RandomSampler
 
 from nas.errors import UserError
 from nas.presets import STUDIES
+from nas.register import Register
 from nas.storage import open_storage, shown_url, sqlite_url, storage_url
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
     from optuna.study import Study
 
-FINALISTS = "finalists"
-SISTERS = (FINALISTS, "retrain")
+FINALISTS, RETRAIN = "finalists", "retrain"
+SISTERS = (FINALISTS, RETRAIN)
 
 
 def is_sister_name(name: str) -> bool:
@@ -126,6 +127,11 @@ def find_sister(study: Study, kind: str) -> Study | None:
 def url_of(study: Study) -> str:
     """Give the URL of a study's database, with its password."""
     return str(database_of(study).url)
+
+
+def register_of(study: Study) -> Register:
+    """Give the claims and places of a study that is set up, or of its finalists."""
+    return Register(database_of(study).engine, study.user_attrs["token"])
 
 
 def database_of(study: Study) -> RDBStorage:

@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 
 from nas.architecture import Architecture
 from nas.complexity import count_params
-from nas.find_study import SISTERS, find_sister
+from nas.find_study import RETRAIN, SISTERS, find_sister
 from nas.notes import notes
-from nas.study import IMPORTED, RETRIED, is_of_its_images
+from nas.study import IMPORTED, RETRIED, is_of_its_images, stored_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -97,7 +97,7 @@ def history(study: Study) -> list[Try]:
     What says nothing about a network is left out: trials that have none yet, and those that were
     interrupted or were of another trial's network.
     """
-    identity = json.loads(study.user_attrs.get("identity", "{}"))
+    identity = stored_identity(study)
     found = list(_tries(study, SEARCH, identity))
     for kind in SISTERS:
         if (sister := find_sister(study, kind)) is not None:
@@ -116,7 +116,7 @@ def _tries(study: Study, kind: str, identity: Mapping[str, Any]) -> Iterator[Try
 def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str) -> Try:
     attrs = trial.user_attrs
     is_imported = attrs.get("recipe") == IMPORTED
-    is_tested = kind == "retrain" and attrs.get("split") != "val"
+    is_tested = kind == RETRAIN and attrs.get("split") != "val"
     is_own = is_of_its_images(identity, attrs)
     value = trial.value if trial.state is TrialState.COMPLETE and is_own else None
     ended = trial.datetime_complete

@@ -105,9 +105,9 @@ class Job:
         Returns:
             Why it ended, as `Worker.run` says.
         """
-        from nas.register import Register
+        from nas.find_study import register_of
 
-        register = Register(storage.engine, study.user_attrs["token"])
+        register = register_of(study)
         work = partial(self.work, target, deadline)
         why = self._spread(work, study, register, progress, self.trial_timeout)
         if self.finalists is None or why == "timeout":
@@ -128,12 +128,12 @@ class Job:
             final_timeout,
             open_finalists,
             queue_finalists,
-            register_of,
             write_finalist_notes,
         )
+        from nas.find_study import register_of
 
         sister = open_finalists(storage, study, self.proxy)
-        register = register_of(sister, storage)
+        register = register_of(sister)
         left = queue_finalists(study, sister, register, self.space, wanted, self.proxy.seed)
         why = "complete"
         if left:
@@ -189,16 +189,16 @@ class Job:
 
     def _worker(self, index: int, progress: Progress) -> Worker:
         """Open the study and put the worker together."""
+        from nas.find_study import register_of
         from nas.objective import Objective
         from nas.proxy import ProxyData
-        from nas.register import Register
         from nas.storage import open_storage
         from nas.study import claimer
         from nas.workers import Worker
 
         storage = open_storage(self.url)
         study = self._open(storage)
-        register = Register(storage.engine, study.user_attrs["token"])
+        register = register_of(study)
         claim = claimer(storage, register)
         study.sampler = proposer = self.proposer(claim)
         device = self.devices[index % len(self.devices)]

@@ -7,7 +7,6 @@ network that was tried elsewhere is known here, and its row comes back with the 
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,12 @@ from optuna.trial import TrialState
 from nas.budget import costs
 from nas.complexity import count_params
 from nas.errors import UserError
+from nas.find_study import RETRAIN
 from nas.history import SEARCH, history
 from nas.sheet import read_sheet, write_sheet
 from nas.sheet_rows import Row, Unreadable, parse_rows
 from nas.sisters import open_sister, retrained_table, write_note
-from nas.study import IMPORTED, enqueue, stored_space
+from nas.study import IMPORTED, enqueue, stored_identity, stored_limits, stored_space
 from nas.transaction import one_transaction
 
 if TYPE_CHECKING:
@@ -184,13 +184,8 @@ class _Import:
         self._study, self._enqueues = study, enqueues
         self._space = stored_space(study)
         self._blank = self._space.corner(min, count_params)  # for its classes and channels
-        identity = json.loads(study.user_attrs["identity"])
-        self._costs = costs(identity.get("image_size"))
-        self._maxima = {
-            key.removeprefix("limits."): bounds[1]
-            for key, bounds in identity.items()
-            if key.startswith("limits.")
-        }
+        self._costs = costs(stored_identity(study).get("image_size"))
+        self._maxima = {name: bounds[1] for name, bounds in stored_limits(study).items()}
         tries = history(study)
         self._keys = {_key_of_try(each) for each in tries}
         self._known = {each.arch.arch_id for each in tries}
@@ -267,7 +262,7 @@ class _Import:
         """Add the records, the notes on their source trials, and the networks to be scored."""
         if self._records:
             storage, name = self._study._storage, self._study.study_name  # noqa: SLF001
-            sister = open_sister(storage, name, "retrain")
+            sister = open_sister(storage, name, RETRAIN)
             for record in self._records:
                 sister.add_trial(record)
             scored = [r.user_attrs for r in self._records if r.state is TrialState.COMPLETE]

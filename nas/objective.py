@@ -11,6 +11,7 @@ from optuna import TrialPruned
 
 from nas.architecture import Architecture
 from nas.complexity import count, size_bytes
+from nas.errors import brief
 from nas.failures import is_out_of_memory
 from nas.provenance import provenance
 from nas.proxy import run_proxy
@@ -126,7 +127,7 @@ class Objective:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise TrialFailed("out_of_memory", _one_line(error)) from None
+            raise TrialFailed("out_of_memory", brief(error)) from None
 
     def _run_proxy(
         self, arch: Architecture, started: float, *, num_micro_batches: int
@@ -142,7 +143,7 @@ class Objective:
                 arch, self.data, self.proxy, on_step=on_step, num_micro_batches=num_micro_batches
             )
         except DivergedError as error:
-            raise TrialFailed("diverged", _one_line(error)) from None
+            raise TrialFailed("diverged", brief(error)) from None
 
     def _record(self, trial: Trial, result: ProxyResult) -> None:
         measured = asdict(result)
@@ -161,7 +162,3 @@ class Objective:
 def _has_parameters(trial: Trial) -> bool:
     """Tell whether a queued network lay in the space when it was queued; a space may grow."""
     return bool(trial.storage.get_trial(trial_id(trial)).system_attrs.get("fixed_params"))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

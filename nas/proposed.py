@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 RETRY_KEY = "failed_trial"  # Optuna's own mark of a trial that tries an earlier one again
 
 
+def retried(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Give the numbers of the trials that later ones try again."""
+    return {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
+
+
 def num_proposals(region: Region, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
     """Count the proposals of a study before a trial, to seed its own.
 
@@ -24,7 +29,7 @@ def num_proposals(region: Region, trial: FrozenTrial, trials: Sequence[FrozenTri
     all parameters: with either, what follows is what an undisturbed study proposes. But where two
     fail so in a row it is the proposal that fails, and another one is due.
     """
-    retried = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+    again = retried(trials)
     nothing, broken_off = 0, -1
     for each in sorted(trials, key=lambda t: t.number):
         if each.number >= trial.number:
@@ -32,7 +37,7 @@ def num_proposals(region: Region, trial: FrozenTrial, trials: Sequence[FrozenTri
         is_complete = region.search_space.keys() <= each.params.keys()
         if RETRY_KEY in each.system_attrs:
             nothing += 1
-        elif each.state is TrialState.FAIL and each.number not in retried and not is_complete:
+        elif each.state is TrialState.FAIL and each.number not in again and not is_complete:
             nothing += not each.params or each.number != broken_off + 1
             broken_off = each.number if each.params else broken_off
     return trial.number - nothing

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, field_validator
 
@@ -20,6 +20,7 @@ from nas.training import (
     DivergedError,
     OnStep,
     Precision,
+    Schedule,
     TrainingConfig,
     train,
 )
@@ -70,7 +71,7 @@ class ProxyConfig(presets.Config):
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the steps in which the learning rate rises from near zero."""
 
-    schedule: Literal["linear", "cosine"] = "linear"
+    schedule: Schedule = "linear"
     """Form of the anneal to exactly zero at the end."""
 
     precision: Precision = "auto"
@@ -118,16 +119,8 @@ class ProxyConfig(presets.Config):
     @property
     def training(self) -> TrainingConfig:
         """The optimization settings among these."""
-        return TrainingConfig(
-            epochs=self.epochs,
-            peak_lr=self.peak_lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            label_smoothing=self.label_smoothing,
-            warmup_fraction=self.warmup_fraction,
-            schedule=self.schedule,
-            precision=self.precision,
-        )
+        settings = {field.name for field in fields(TrainingConfig)}
+        return TrainingConfig(**self.model_dump(include=settings))
 
     @property
     def augmentations(self) -> tuple[Augmentation, ...]:

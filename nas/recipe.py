@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field, field_validator
@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from nas import presets
 from nas.augmentation import AutoAugment, Cutout, RandomCrop, RandomPerspective, TrivialAugment
 from nas.batches import RandomFlip, RandomTranslate
-from nas.training import Precision, TrainingConfig
+from nas.training import Precision, Schedule, TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ class RetrainConfig(presets.Config):
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the steps in which the learning rate rises from near zero."""
 
-    schedule: Literal["linear", "cosine"] = "cosine"
+    schedule: Schedule = "cosine"
     """Form of the anneal to exactly zero at the end."""
 
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None

@@ -173,10 +173,6 @@ class Register:
             if connection.scalar(select(_LOCKS).where(_LOCKS.c.study == token)) is None:
                 connection.execute(insert(_LOCKS).values(study=token))
 
-    def beside(self, token: str) -> Register:
-        """Give the register of another study of the same database."""
-        return Register(self._engine, token)
-
     def _find_file(self) -> tuple[int, int] | None:
         """Identify the file of an SQLite database; `None` where there is none."""
         if self._engine.dialect.name == "sqlite":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,9 @@ from optuna.trial import TrialState
 
 from nas.analysis import denoise, scored
 from nas.errors import UserError
-from nas.find_study import FINALISTS, SISTERS, find_sister
+from nas.find_study import FINALISTS, RETRAIN, SISTERS, find_sister
 from nas.sisters import scored_images
-from nas.study import IMPORTED, stored_space
+from nas.study import IMPORTED, scored_trials, stored_space
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -111,7 +110,7 @@ def finalists(study: Study) -> pd.DataFrame:
         One row a network with `FINALIST_COLUMNS`, indexed by the trial of the study.
     """
     sister = find_sister(study, FINALISTS)
-    trials = sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if sister else []
+    trials = scored_trials(sister) if sister else []
     rows = [(t.user_attrs["source_trial"], t.value) for t in trials]
     scores = pd.DataFrame(rows, columns=["trial", "score"], dtype=float).astype({"trial": int})
     found = scores.groupby("trial")["score"].agg(["mean", "std", "size"])
@@ -147,14 +146,14 @@ def later_scores(study: Study) -> pd.DataFrame:
         _later(study, kind, trial)
         for kind, sister in sisters.items()
         if sister is not None
-        for trial in sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        for trial in scored_trials(sister)
     ]
     return pd.DataFrame(rows, columns=list(LATER_COLUMNS))
 
 
 def _later(study: Study, kind: str, trial: FrozenTrial) -> dict[str, Any]:
     attrs = trial.user_attrs
-    is_full = kind == "retrain"
+    is_full = kind == RETRAIN
     return {
         "kind": kind,
         "trial": attrs.get("source_trial"),
@@ -191,7 +190,7 @@ def importances(study: Study) -> pd.DataFrame:
     """
     from optuna.importance import get_param_importances
 
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = scored_trials(study)
     enough = sum(bool(t.params) for t in trials) >= LEAST_FOR_IMPORTANCES
     enough = enough and len({t.value for t in trials}) > 1
     with warnings.catch_warnings():  # a network outside the space has no parameters; one is few
@@ -199,17 +198,6 @@ def importances(study: Study) -> pd.DataFrame:
         found = get_param_importances(study) if enough else {}
     frame = pd.DataFrame(list(found.items()), columns=["parameter", "importance"])
     return frame.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
-
-
-def limits(study: Study) -> dict[str, tuple[int | None, int]]:
-    """Read the study's limits: (minimum or `None`, maximum) by the cost's name."""
-    found = json.loads(study.user_attrs.get("identity", "{}"))
-    prefix = "limits."
-    return {
-        key.removeprefix(prefix): (bounds[0], bounds[1])
-        for key, bounds in found.items()
-        if key.startswith(prefix)
-    }
 
 
 def refused_draws(study: Study) -> dict[str, int]:

@@ -123,34 +123,31 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         networks = [replace(n, arch=training_data.fitted(n.arch)) for n in networks]
     name, sister = _sister(source, storage, training_data)
 
-    def retraining(*, is_held_out: bool) -> Retraining:
-        return Retraining(
-            training_data,
-            Path(data),
-            config,
-            recipe_name,
-            is_held_out,
-            chosen_device,
-            Path("studies") / name,
-            sister,
-            source,
-            keep_checkpoints,
-            checkpoint_seconds,
-            listener,
-            ranks,
-            compile,
-            tuple(export),
-        )
-
+    work = Retraining(
+        data=training_data,
+        data_root=Path(data),
+        config=config,
+        recipe=recipe_name,
+        is_held_out=holdout or top is not None,
+        device=chosen_device,
+        folder=Path("studies") / name,
+        sister=sister,
+        source=source,
+        keeps_checkpoints=keep_checkpoints,
+        checkpoint_seconds=checkpoint_seconds,
+        listener=listener,
+        ranks=ranks,
+        is_compiled=compile,
+        formats=tuple(export),
+    )
     with database_failures_in_one_line(storage or study_url(name)):
-        work = retraining(is_held_out=holdout or top is not None)
         retrained = _run(work, networks, seeds)
         if top is not None:
             winner = best_by_mean(retrained)
             listener.on_winner(winner)
             if not holdout:
                 chosen = [network for network in networks if network.name == winner]
-                retrained += _run(retraining(is_held_out=False), chosen, seeds)
+                retrained += _run(replace(work, is_held_out=False), chosen, seeds)
     ranks.tell(None)
     ranks.part()
     _export(work, retrained)
@@ -214,12 +211,11 @@ def _from_outside(model: str | None, file: str | Path | None) -> Network:
 
 def _training_data(source: Study | None, name: str | None, root: str | Path) -> TrainingData:
     """Read the study's data set, or another one on request."""
-    import json
-
     from nas.data import check_test_files, load_training_data
     from nas.errors import UserError
+    from nas.study import stored_identity
 
-    identity = {} if source is None else json.loads(source.user_attrs["identity"])
+    identity = {} if source is None else stored_identity(source)
     data = load_training_data(name or identity.get("data", "cifar10"), root)
     check_test_files(data.name, root)
     if data.name == identity.get("data") and data.fingerprint != identity["data_fingerprint"]:
@@ -233,13 +229,13 @@ def _training_data(source: Study | None, name: str | None, root: str | Path) -> 
 def _sister(source: Study | None, url: str | None, data: TrainingData) -> tuple[str, Study]:
     """Open the study of the record; networks from outside a study share one per data set."""
     from nas.data_sets import short_name
-    from nas.find_study import study_url
+    from nas.find_study import RETRAIN, study_url
     from nas.sisters import open_sister
     from nas.storage import open_storage, storage_url
 
     if source is not None:
         study_url(source.study_name)  # refuses a name that would leave `studies/`
-        return source.study_name, open_sister(source._storage, source.study_name, "retrain")  # noqa: SLF001
+        return source.study_name, open_sister(source._storage, source.study_name, RETRAIN)  # noqa: SLF001
     name = short_name(data.name)
-    storage = open_storage(storage_url(url) if url else study_url(f"{name}-retrain"))
-    return name, open_sister(storage, name, "retrain")
+    storage = open_storage(storage_url(url) if url else study_url(f"{name}-{RETRAIN}"))
+    return name, open_sister(storage, name, RETRAIN)

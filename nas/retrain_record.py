@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.checkpoint import differences
 from nas.complexity import count_params
-from nas.errors import UserError
+from nas.errors import UserError, brief
 from nas.export import CONFIG, read_json, save_model
 from nas.files import write_whole
 from nas.learning_curve import learning_curve_page
@@ -131,7 +131,7 @@ class RetrainRecord:
 
     def fail(self, reason: str, error: Exception) -> FailedTrainingError:
         """End the trial as FAIL; gives the line for the user."""
-        detail = " ".join(str(error).split())[:300]
+        detail = brief(error)
         fail(self.sister, trial_id(self.trial), reason, detail)
         what = f"{self.network.name}, seed {self.identity['seed']}"
         return FailedTrainingError(f"{what}: {reason.replace('_', ' ')}: {detail}")

@@ -11,7 +11,7 @@ from nas.assignment import Assignment
 from nas.checkpoint import Checkpoints
 from nas.data import load_test_data
 from nas.distributed import ALONE, Ranks, is_lost_rank
-from nas.errors import UserError
+from nas.errors import UserError, brief
 from nas.evaluation import evaluate
 from nas.export import WEIGHTS, Classifier
 from nas.failures import is_of_compiler, is_out_of_memory
@@ -237,7 +237,7 @@ class Retraining:
             if is_lost_rank(error):
                 raise UserError(
                     "a process of this training is gone; the same command goes on from the last "
-                    f"checkpoint ({' '.join(str(error).split())[:200]})"
+                    f"checkpoint ({brief(error)})"
                 ) from None
             reason = (
                 "out_of_memory" if is_out_of_memory(error)
@@ -279,15 +279,15 @@ class Retraining:
 
         config = self.config.model_copy(update={"precision": self._precision})  # of all ranks
         assignment = Assignment(
-            network.arch.to_json(),
-            config.model_dump_json(),
-            seed,
-            self.data.name,
-            str(self.data_root),
-            self.data.fingerprint,
-            self.is_held_out,
-            self.device,
-            self.is_compiled,
+            architecture=network.arch.to_json(),
+            recipe=config.model_dump_json(),
+            seed=seed,
+            data=self.data.name,
+            data_root=str(self.data_root),
+            data_fingerprint=self.data.fingerprint,
+            is_held_out=self.is_held_out,
+            device=self.device,
+            is_compiled=self.is_compiled,
         )
         self.ranks.tell(assignment.to_json())
         return train_in_full(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from optuna.trial import TrialState
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.samplers import trial_id
-from nas.study import get_trial, is_of_its_images
+from nas.study import get_trial, is_of_its_images, scored_trials, stored_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -140,8 +139,7 @@ def ended_elsewhere_in_one_line(sister: Study) -> Iterator[None]:
 
 def scored_images(study: Study, attributes: Mapping[str, Any]) -> str:
     """Name the split that a full training was scored on, and the data set if not the study's."""
-    identity = json.loads(study.user_attrs.get("identity", "{}"))
-    is_own = is_of_its_images(identity, attributes)
+    is_own = is_of_its_images(stored_identity(study), attributes)
     return attributes["split"] if is_own else f"{attributes['split']} of {attributes['data']}"
 
 
@@ -158,7 +156,7 @@ def retrained_table(study: Study, sister: Study, number: int, arch_id: str) -> s
 
     rows = [
         row(t)
-        for t in sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        for t in scored_trials(sister)
         if t.value is not None
         and t.user_attrs.get("source_trial") in (number, None)
         and t.user_attrs.get("arch_id") == arch_id
@@ -172,7 +170,7 @@ def finalists_table(sister: Study, number: int) -> str:
     rows = [
         f"| {t.user_attrs['seed']} | {len(t.user_attrs['train_losses'])} | {t.value:.2%} "
         f"| {t.number} |"
-        for t in sister.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        for t in scored_trials(sister)
         if t.user_attrs.get("source_trial") == number and t.value is not None
     ]
     title = f"| seed | epochs | val accuracy | trial of {sister.study_name} |"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from nas.find_study import FINALISTS, is_sister_name
+from nas.find_study import FINALISTS, RETRAIN, is_sister_name
 from nas.storage import shown_url
 from nas.study import IMPORTED, is_of_its_images
 
@@ -43,7 +43,7 @@ def _standing(
         study = optuna.load_study(storage=storage, study_name=study_name)
         return study.get_trials(deepcopy=False)
 
-    own, recorded = trials(name), _scored(trials(f"{name}-retrain"))
+    own, recorded = trials(name), _scored(trials(f"{name}-{RETRAIN}"))
     retrained = [trial for trial in recorded if trial.user_attrs.get("recipe") != IMPORTED]
     scored, final = _scored(own), _scored(trials(f"{name}-{FINALISTS}"))
     tested = [

@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
-from nas.errors import UserError
+from nas.errors import UserError, brief
 from nas.register import TABLES, lock_file
 
 if TYPE_CHECKING:
@@ -97,12 +97,24 @@ def storage_url(text: str) -> str:
 
 def is_begun(url: str) -> bool:
     """Tell whether there may be studies: an SQLite file must be there and not empty."""
+    path = sqlite_file(url)
+    return path is None or (path.is_file() and path.stat().st_size > 0)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Give the file of an SQLite database; `None` of others, and of what is no URL."""
     try:
         parsed = make_url(url)
     except ArgumentError:
-        return True  # `open_storage` says what is wrong with it
-    path = Path(parsed.database or "")
-    return parsed.get_backend_name() != "sqlite" or (path.is_file() and path.stat().st_size > 0)
+        return None  # `open_storage` says what is wrong with it
+    name = parsed.database if parsed.get_backend_name() == "sqlite" else None
+    return Path(name) if name and name != ":memory:" else None
+
+
+def remove_sqlite(path: Path) -> None:
+    """Remove an SQLite file and what lies beside it; where a process has them open, they stay."""
+    for suffix in ("", "-wal", "-shm", ".lock"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def open_storage(url: str, *, create: bool = True) -> RDBStorage:
@@ -262,5 +274,4 @@ def _set_pragmas(connection: object, _record: object) -> None:
 
 
 def _brief(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
-    return " ".join(str(cause).split())[:200]
+    return brief(getattr(error, "orig", None) or error)

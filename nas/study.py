@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from nas.errors import UserError
+from nas.proposed import RETRY_KEY, retried
 from nas.samplers import trial_id
 from nas.space import SearchSpace
 
@@ -37,6 +38,7 @@ ATTRIBUTES_VERSION = 1
 METRIC = "val_accuracy"
 IMPORTED = "imported"  # the recipe of what was trained elsewhere
 SETUP_SECONDS = 10  # how long a process waits for another one that is creating the study
+LIMITS = "limits."  # before a cost's name, in an identity
 RETRIED = ("interrupted", "lost")  # a FAIL for these reasons is tried again, none for others
 MAX_LOST = 3  # times; then it is the network that ends its workers
 
@@ -65,7 +67,7 @@ def identity(
         "split": split,
         "metric": METRIC,
         **({} if budget.image_size is None else {"image_size": budget.image_size}),
-        **{f"limits.{name}": list(bounds) for name, bounds in budget.bounds.items()},
+        **{f"{LIMITS}{name}": list(bounds) for name, bounds in budget.bounds.items()},
         **{f"proxy.{name}": value for name, value in settings.items()},
     }
 
@@ -203,14 +205,34 @@ def stored_space(study: Study) -> SearchSpace:
     return SearchSpace.from_dict(json.loads(study.user_attrs["space"]))
 
 
+def stored_identity(study: Study) -> dict[str, Any]:
+    """Read a study's identity; nothing of one that other programs made."""
+    found: dict[str, Any] = json.loads(study.user_attrs.get("identity", "{}"))
+    return found
+
+
+def stored_limits(study: Study) -> dict[str, tuple[int | None, int]]:
+    """Read a study's limits: (minimum or `None`, maximum) by the cost's name."""
+    return {
+        key.removeprefix(LIMITS): (bounds[0], bounds[1])
+        for key, bounds in stored_identity(study).items()
+        if key.startswith(LIMITS)
+    }
+
+
+def scored_trials(study: Study) -> list[FrozenTrial]:
+    """List the scored trials, in order."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
 def num_scored(study: Study) -> int:
     """Count the scored trials."""
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    return len(scored_trials(study))
 
 
 def num_since_best(study: Study) -> int:
     """Count the scored trials after the best one, of equal ones the first."""
-    scored = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    scored = scored_trials(study)
     if not scored:
         return 0
     best = max(scored, key=lambda t: (t.value, -t.number))
@@ -235,9 +257,9 @@ def requeue(study: Study, space: SearchSpace) -> None:
     """Queue again what failed for no fault of its own and has not been tried again since."""
     trials = study.get_trials(deepcopy=False)
     reasons = {trial.number: trial.user_attrs.get("fail_reason") for trial in trials}
-    retried = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+    again = retried(trials)
     for trial in trials:
-        if trial.state is not TrialState.FAIL or trial.number in retried:
+        if trial.state is not TrialState.FAIL or trial.number in again:
             continue
         history = [*trial.system_attrs.get("retry_history", ()), trial.number]
         has_network = (
@@ -252,7 +274,7 @@ def requeue(study: Study, space: SearchSpace) -> None:
 def _queue_again(study: Study, trial: FrozenTrial, history: list[int]) -> None:
     """Follow the convention of Optuna's `RetryHeartbeatStaleTrialCallback`."""
     kept = ("architecture_json", "proposed_by", "baseline", "name", "draws", "source_trial", "seed")
-    retry = {"failed_trial": history[0], "retry_history": history}
+    retry = {RETRY_KEY: history[0], "retry_history": history}
     fixed = {"fixed_params": trial.system_attrs.get("fixed_params", trial.params)}
     study.add_trial(
         optuna.create_trial(

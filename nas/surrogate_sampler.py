@@ -20,6 +20,7 @@ from nas.gaussian_process import (
     evidences,
     log_expected_improvement,
 )
+from nas.proposed import retried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -118,7 +119,7 @@ class SurrogateSampler(BaseSampler):
 
     def _told(self, trials: list[FrozenTrial], keys: Mapping[int, Key]) -> list[FrozenTrial]:
         """Keep the scored ones, and what else ended within the limits and was not tried again."""
-        again = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+        again = retried(trials)
         scored = {keys[t.number] for t in trials if t.state is TrialState.COMPLETE}
 
         def tells(trial: FrozenTrial) -> bool:

@@ -13,7 +13,7 @@ from optuna import TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from nas.errors import DeviceLostError, UserError
+from nas.errors import DeviceLostError, UserError, brief
 from nas.register import BEAT_SECONDS, Lookout, Place
 from nas.samplers import Exhausted, NothingFits, trial_id
 from nas.storage import DATABASE_ERRORS, was_cut_off
@@ -48,6 +48,7 @@ class Worker:
         on_trial_end: Called with every trial that ends.
         on_trial_start: Called with the number of every trial that starts.
         on_notice: Called with a line on what went wrong without an end to the search.
+        lookout: Which processes it has seen alive, and when.
         patience: How many scored trials in a row may bring nothing better, or `None`.
     """
 
@@ -165,7 +166,7 @@ class Worker:
             reason, detail = "error", f"{type(error).__name__}: {error}"[:500]
             if _is_device_lost(error):
                 self._fail(trial, "lost", detail)
-                raise DeviceLostError(f"{_one_line(error)}; a new process can go on") from None
+                raise DeviceLostError(f"{brief(error)}; a new process can go on") from None
         else:
             return self._end(trial, lambda: self.study.tell(trial, value))
         return self._fail(trial, reason, detail)
@@ -238,10 +239,6 @@ def _is_device_lost(error: Exception) -> bool:
     from nas.failures import is_device_lost  # brings torch, which only objectives need
 
     return is_device_lost(error)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _counts_as_failure(trial: FrozenTrial) -> bool:

@@ -11,11 +11,9 @@ from optuna.trial import TrialState
 
 from nas.cli import main
 from nas.doctor import LEAST_FREE_BYTES, examine_installation, examine_study
-from nas.find_study import url_of
-from nas.register import Register
+from nas.find_study import register_of
 from nas.samplers import trial_id
 from nas.sisters import open_sister, resume_or_start
-from nas.storage import open_storage
 from nas.study import fail
 
 if TYPE_CHECKING:
@@ -26,10 +24,6 @@ if TYPE_CHECKING:
 NAME = "synthetic-tiny-3k-tiny"
 
 
-def register_of(study: Study) -> Register:
-    return Register(open_storage(url_of(study)).engine, study.user_attrs["token"])
-
-
 def doctor(*arguments: str) -> int:
     with pytest.raises(SystemExit) as left:
         main(["doctor", *arguments])
@@ -38,7 +32,7 @@ def doctor(*arguments: str) -> int:
 
 def test_a_study_in_order_has_no_findings(tiny: Callable[..., Study]) -> None:
     study = tiny(2)
-    assert examine_study(study, register_of(study)) == []
+    assert examine_study(study) == []
 
 
 def test_a_study_that_is_not_set_up_is_named(
@@ -68,7 +62,7 @@ def test_stale_trials_void_and_missing_claims_are_found_and_mended(
     assert study.trials[stale.number].state is TrialState.RUNNING, "nothing is mended unasked"
     doctor(NAME, "--fix")
     assert capsys.readouterr().out.count("mended:") == 3
-    assert examine_study(study, register) == []
+    assert examine_study(study) == []
     assert study.trials[stale.number].user_attrs["fail_reason"] == "lost"
     assert set(register.claims()) == {trial.user_attrs["arch_id"] for trial in study.trials[:2]}
 
@@ -89,7 +83,7 @@ def test_after_an_interruption_all_is_well(tiny: Callable[..., Study]) -> None:
     trial = study.ask()
     register.claim("e" * 12, trial_id(trial), is_void=lambda _: False)
     fail(study, trial_id(trial), "interrupted")
-    assert examine_study(study, register) == []
+    assert examine_study(study) == []
 
 
 def test_an_interrupted_retraining_is_named_with_the_way_to_go_on(
@@ -98,7 +92,7 @@ def test_an_interrupted_retraining_is_named_with_the_way_to_go_on(
     study = tiny(1)
     sister = open_sister(study._storage, study.study_name, "retrain")
     resume_or_start(sister, {"network": "trial-0", "seed": 3})
-    (finding,) = examine_study(study, register_of(study))
+    (finding,) = examine_study(study)
     assert "the retraining of trial-0, seed 3, is running, or was interrupted" in finding.what
 
 
@@ -108,7 +102,7 @@ def test_attributes_of_another_version_are_named_and_nothing_else_is_looked_at(
     study = tiny(1)
     study.ask()
     study.set_user_attr("attributes_version", 99)
-    (finding,) = examine_study(study, register_of(study))
+    (finding,) = examine_study(study)
     assert finding.what.startswith("its attributes are of version 99")
 
 

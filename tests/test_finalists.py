@@ -22,14 +22,13 @@ from nas.data import load_training_data
 from nas.deletion import delete
 from nas.doctor import examine_study
 from nas.errors import UserError
-from nas.finalists import EPOCHS_FACTOR, Finalists, final_proxy, final_timeout, register_of
-from nas.find_study import FINALISTS, find_sister, find_storage
+from nas.finalists import EPOCHS_FACTOR, Finalists, final_proxy, final_timeout
+from nas.find_study import FINALISTS, find_sister, find_storage, register_of
 from nas.presets import changed
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
-from nas.register import Register
 from nas.results import best_trials, leaderboard
 from nas.samplers import trial_id
-from nas.storage import open_storage, sqlite_url
+from nas.storage import sqlite_url
 from nas.training import DivergedError
 
 if TYPE_CHECKING:
@@ -274,7 +273,7 @@ def test_deletion_takes_the_finalists_along_and_waits_for_those_that_run(tiny: S
     name, storage = find_storage("one", sqlite_url("both.db"))
     sister = find_sister(study, FINALISTS)
     assert sister is not None
-    register = register_of(sister, storage)
+    register = register_of(sister)
     register.occupy(trial_id(sister.trials[0]))
     with pytest.raises(UserError, match="a search is running in study 'one-finalists'"):
         delete(storage, name)
@@ -299,13 +298,11 @@ def test_stale_finalists_are_found_and_mended(tiny: Search) -> None:
     sister = find_sister(study, FINALISTS)
     assert sister is not None
     stale = sister.ask()
-    engine = open_storage(find_storage(study.study_name, None)[1].url).engine
-    register = Register(engine, study.user_attrs["token"])
-    (finding,) = examine_study(study, register)
+    (finding,) = examine_study(study)
     assert f"finalists running without a worker: {stale.number}" in finding.what
     assert finding.fix is not None
     finding.fix()
-    assert examine_study(study, register) == []
+    assert examine_study(study) == []
     assert len(finalists_of(tiny(1, finalists="1x1"))) == 1, "what has no network stays out"
 
 

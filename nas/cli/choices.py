@@ -1,7 +1,8 @@
-"""What several commands ask for in the same words: a study, and its database."""
+"""What several commands ask for in the same words: a study, its database, a network."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,12 @@ NamedStudy = Annotated[str, typer.Argument(help="Its name", autocompletion=study
 Storage = Annotated[
     str | None, typer.Option(help="Database URL or file.db; else those under studies/")
 ]
+Blocks = Annotated[str | None, typer.Option(help="Blocks per stage: 3,3,3,3")]
+Widths = Annotated[str | None, typer.Option(help="Widths per stage: 128,100,164,200")]
+Kernels = Annotated[str | None, typer.Option(help="Kernel sizes, one a stage; 3 if absent")]
+Model = Annotated[str | None, typer.Option(help="A hand-made network: ResNet26_97")]
+ArchitectureFile = Annotated[Path | None, typer.Option(help="An architecture's JSON file")]
+OpenIt = Annotated[bool, typer.Option("--open", help="Open it in the browser")]
 Ranking = Annotated[
     str, typer.Option(help="Best by finalist, denoised (estimated without luck) or raw score")
 ]

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nas.cli.choices import ArchitectureFile, AsJson, Blocks, Kernels, Model, Widths
 from nas.cli.network import named_network
 from nas.complexity import count_activations, count_macs, count_params, size_bytes
 
 
 def count(
-    blocks: Annotated[str | None, typer.Option(help="Blocks per stage: 3,3,3,3")] = None,
-    widths: Annotated[str | None, typer.Option(help="Widths per stage: 128,100,164,200")] = None,
-    kernels: Annotated[
-        str | None, typer.Option(help="Kernel sizes, one a stage; 3 if absent")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="A hand-made network: ResNet26_97")] = None,
-    architecture: Annotated[Path | None, typer.Option(help="An architecture's JSON file")] = None,
+    blocks: Blocks = None,
+    widths: Widths = None,
+    kernels: Kernels = None,
+    model: Model = None,
+    architecture: ArchitectureFile = None,
     resolution: Annotated[int, typer.Option(help="Pixels a side, for the MACs", min=1)] = 32,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count a network's parameters, multiply-adds (MACs), activations and bytes.
 

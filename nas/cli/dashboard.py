@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.choices import AnyStudyFirst, Storage
+from nas.cli.choices import AnyStudyFirst, OpenIt, Storage
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -19,7 +19,7 @@ def dashboard(
         int | None, typer.Option(help="Else the first free one from 8080", min=1, max=65_535)
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen")] = "127.0.0.1",
-    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser")] = False,
+    open_it: OpenIt = False,
 ) -> None:
     """Show a study in optuna-dashboard, until Ctrl-C; its report is linked in the study's note.
 

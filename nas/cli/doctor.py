@@ -49,14 +49,13 @@ def doctor(
 
 def _of_study(name: str | None, url: str | None) -> list[Finding]:
     from nas.doctor import Finding, examine_study
-    from nas.find_study import database_of, find_study
-    from nas.register import Register
+    from nas.find_study import find_study
 
     study = find_study(name, url)
     if "token" not in study.user_attrs:
         what = f"study {study.study_name!r} is not set up: that was interrupted, or is under way"
         return [Finding(what, "the search command that began it completes it")]
-    return examine_study(study, Register(database_of(study).engine, study.user_attrs["token"]))
+    return examine_study(study)
 
 
 def _mend(finding: Finding) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from nas.cli.choices import AsJson, Storage
+from nas.cli.words import percent
 from nas.errors import UserError
 
 # Where a terminal has fewer columns than these.
@@ -99,8 +100,3 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
         "best test": percent(row["best_accuracy"]),
         "last": (row["last"] or "-").replace("T", " ")[:16],
     }
-
-
-def percent(fraction: float | None) -> str:
-    """Show a fraction to a person; "-" where there is none."""
-    return "-" if fraction is None else f"{fraction:.2%}"

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli.choices import AsJson
+
 BATCH = 256  # images of 32 pixels that are classified at a time
 
 
@@ -15,7 +17,7 @@ def predict(
     folder: Annotated[Path, typer.Argument(help="What retrain.py left: .../strong/seed-0")],
     images: Annotated[list[Path], typer.Argument(help="Image files")],
     top: Annotated[int, typer.Option(min=1, help="Classes to show of each image")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Classify image files by a trained network.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.choices import AnyStudyFirst, Storage
+from nas.cli.choices import AnyStudyFirst, OpenIt, Storage
 
 
 def report(
@@ -16,7 +16,7 @@ def report(
         Path | None, typer.Option(help="The file; else studies/STUDY/report.html")
     ] = None,
     storage: Storage = None,
-    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser")] = False,
+    open_it: OpenIt = False,
 ) -> None:
     """Write a study's report: one HTML file that needs no network.
 

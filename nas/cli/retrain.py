@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.choices import DATA, AnyStudy, Ranking, Storage
+from nas.cli.choices import DATA, AnyStudy, ArchitectureFile, Model, Ranking, Storage
 from nas.errors import UserError
 from nas.retrain import retrain as run_retrain
 
@@ -22,8 +22,8 @@ def retrain(
         int | None, typer.Option(help="Compare the best N on val, train the winner in full")
     ] = None,
     by: Ranking = "finalist",
-    model: Annotated[str | None, typer.Option(help="A hand-made network: ResNet26_97")] = None,
-    architecture: Annotated[Path | None, typer.Option(help="An architecture's JSON file")] = None,
+    model: Model = None,
+    architecture: ArchitectureFile = None,
     study: AnyStudy = None,
     storage: Storage = None,
     recipe: Annotated[str, typer.Option(help="strong, seed, or a TOML file")] = "strong",

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli.choices import AnyStudy, AsJson, Storage
-from nas.cli.list import percent
-from nas.cli.words import one_line
+from nas.cli.words import one_line, percent
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.choices import AnyStudyFirst, AsJson, Storage
-from nas.cli.list import percent
+from nas.cli.choices import (
+    AnyStudyFirst,
+    ArchitectureFile,
+    AsJson,
+    Blocks,
+    Kernels,
+    Model,
+    Storage,
+    Widths,
+)
 from nas.cli.network import named_network
-from nas.cli.words import one_line
+from nas.cli.words import one_line, percent
 
 if TYPE_CHECKING:
     from nas.architecture import Architecture
@@ -20,13 +27,11 @@ if TYPE_CHECKING:
 
 def tried(
     study: AnyStudyFirst = None,
-    blocks: Annotated[str | None, typer.Option(help="Blocks per stage: 3,3,3,3")] = None,
-    widths: Annotated[str | None, typer.Option(help="Widths per stage: 128,100,164,200")] = None,
-    kernels: Annotated[
-        str | None, typer.Option(help="Kernel sizes, one a stage; 3 if absent")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="A hand-made network: ResNet26_97")] = None,
-    architecture: Annotated[Path | None, typer.Option(help="An architecture's JSON file")] = None,
+    blocks: Blocks = None,
+    widths: Widths = None,
+    kernels: Kernels = None,
+    model: Model = None,
+    architecture: ArchitectureFile = None,
     neighbours: Annotated[int, typer.Option(help="How many of the nearest", min=0)] = 5,
     storage: Storage = None,
     as_json: AsJson = False,

@@ -1,4 +1,4 @@
-"""How the commands put quantities in words."""
+"""How the commands put things in words: quantities, what a person wrote, where a study is."""
 
 
 def duration(seconds: float) -> str:
@@ -9,6 +9,11 @@ def duration(seconds: float) -> str:
     if days:
         return f"{days}d{hours_of_day:02}h"
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def percent(fraction: float | None) -> str:
+    """Show a fraction to a person; "-" where there is none."""
+    return "-" if fraction is None else f"{fraction:.2%}"
 
 
 def one_line(text: str) -> str:

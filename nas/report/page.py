@@ -19,6 +19,7 @@ from nas.files import write_whole
 from nas.notes import notes
 from nas.report import figures, stage_figures
 from nas.report.drawing import draw
+from nas.study import stored_limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,7 +134,7 @@ class Page:
     @cached_property
     def window(self) -> tuple[int | None, int] | None:
         """(Least or `None`, most) parameters, or `None` in a study without limits."""
-        return results.limits(self.study).get("num_params")
+        return stored_limits(self.study).get("num_params")
 
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
