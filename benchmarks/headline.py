@@ -9,7 +9,7 @@ keeps all it did, and the next call goes on with it. What is finished is not run
 
 `DIR/results` holds small files only, those to publish. `--pack OUT` also leaves a small copy of the
 work folder in OUT (databases, results, the newest checkpoint of what is not finished), from which
-`--work OUT` goes on elsewhere. `--short` is made for one call: a search of 16 trials, one seed of a
+`--work OUT` goes on elsewhere. `--short` is made for one call: a search of 8 trials, one seed of a
 short schedule, nothing that tells networks apart. `--tiny` tries all of it on a CPU, on generated
 images. See docs/headline.md.
 """
@@ -27,7 +27,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,9 @@ CLOSING_SECONDS = 45.0  # kept for the report, the tables and the packing
 STOP_SECONDS = 30.0  # for a command to end after Ctrl-C's signal, before it is killed
 LEAST_SECONDS = 60.0  # with less than this left no command is started
 SHARE_PLANNED = 0.9  # of the minutes for trainings; the rest is start-up
-COMPILE_GAIN = 1.1  # `--compile` is used where its epochs are at least so much faster
+# `--compile` is used where its epochs are at least so much faster: each call compiles again, which
+# takes a tenth of it and more.
+COMPILE_GAIN = 1.25
 SEARCHED = 1.4  # multiply-adds of 400 random networks of the window, to ResNet26_97's
 MOST_FAILURES = 2  # of a command by itself, after which those behind it are run first
 STOPPED = (0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGKILL)  # exit codes of no failure
@@ -108,10 +110,10 @@ FULL = Scale(
 SHORT = replace(
     FULL,
     study="cifar10-resnet-5M-short",
-    search="--budget 5e6 --trials 16 --finalists 2x1",
+    search="--budget 5e6 --trials 8 --finalists 1x1",
     proxied="--steps 20 --repeats 2",
     timed="--model ResNet26_97 --recipes strong seed --steps 30 --rounds 3 --workers 12",
-    search_epochs=16 * 4 + 2 * 16,
+    search_epochs=8 * 4 + 16,
     seeds=1,
     schedules=(5, 8, 10, 15, 20, 30),
     minutes=(2.0, 0.0),
@@ -160,8 +162,8 @@ class Plan:
 
     Attributes:
         study: Of the scale for which it was decided.
-        seconds_an_epoch: Of full training, by recipe; empty before it was measured.
-        seconds_a_proxy_epoch: Likewise, of a proxy run of a network of the full size.
+        seconds_an_epoch: Of full training, by recipe; without those that could not be measured.
+        seconds_a_proxy_epoch: Likewise, of a proxy run of a network of the full size, or `None`.
         is_compiled: Whether full trainings run with `--compile`.
         strong_epochs: Of the comparison.
         longest_epochs: Of the longest schedule.
@@ -188,33 +190,37 @@ class Plan:
 
 
 def fitting_epochs(
-    schedules: Sequence[int], seconds_an_epoch: float, num_trainings: int, minutes: float
+    schedules: Sequence[int], seconds_an_epoch: float | None, num_trainings: int, minutes: float
 ) -> int:
     """Give the longest schedule with which so many trainings take so many minutes, or the shortest.
 
-    A part of the minutes is left for starting and stopping.
+    A part of the minutes is left for starting and stopping. The shortest, too, where an epoch's
+    seconds are not known.
     """
+    if seconds_an_epoch is None:
+        return schedules[0]
     most = SHARE_PLANNED * minutes * 60 / (seconds_an_epoch * num_trainings)
     return max((epochs for epochs in schedules if epochs <= most), default=schedules[0])
 
 
 def plan_epochs(scale: Scale, results: Path) -> Plan:
-    """Decide on epochs and `--compile` from the measured speeds."""
-    speeds = {
-        (row["recipe"], row["loop"]): float(row["images_per_second"])
-        for row in read_rows(results / "retrain_throughput.csv")
-    }
-    plain = speeds["strong", "nas"]
-    is_compiled = speeds.get(("strong", "compiled"), 0.0) >= COMPILE_GAIN * plain
-    loop = "compiled" if is_compiled else "nas"
-    seconds = {name: scale.num_images / speeds[name, loop] for name in ("strong", "seed")}
+    """Decide on epochs and `--compile` from the measured speeds, of which any may be missing."""
+    speeds: dict[str, dict[str, float]] = {"nas": {}, "compiled": {}}
+    for row in read_rows(results / "retrain_throughput.csv"):
+        speeds.setdefault(row["loop"], {})[row["recipe"]] = float(row["images_per_second"])
+    plain, compiled = speeds["nas"], speeds["compiled"]
+    is_compiled = plain.keys() == compiled.keys() != set() and (
+        compiled["strong"] >= COMPILE_GAIN * plain["strong"]
+    )
+    chosen = compiled if is_compiled else plain
+    seconds = {name: scale.num_images / speed for name, speed in chosen.items()}
     trial = [r for r in read_rows(results / "training_speed.csv") if r["what"] == "trial"]
     for_all, for_longest = scale.minutes
-    strong = seconds["strong"]
+    strong = seconds.get("strong")
     return Plan(
         study=scale.study,
         seconds_an_epoch=seconds,
-        seconds_a_proxy_epoch=float(trial[-1]["seconds"]),
+        seconds_a_proxy_epoch=float(trial[-1]["seconds"]) if trial else None,
         is_compiled=is_compiled,
         strong_epochs=fitting_epochs(scale.schedules, strong, 2 * scale.seeds, for_all),
         longest_epochs=fitting_epochs(scale.schedules, strong, 1, for_longest),
@@ -314,7 +320,8 @@ def _training(
     is_compiled = plan and plan.is_compiled and not settings  # compiling would count in `fast`
     flags = f"{scale.settings} --compile" if is_compiled else scale.settings
     num_new = seeds if settings else 1
-    seconds = plan and plan.seconds_an_epoch[recipe] * epochs * num_new
+    an_epoch = plan.seconds_an_epoch.get(recipe) if plan else None
+    seconds = an_epoch and an_epoch * epochs * num_new
     return Command(f"retrain.py {asked} --study {scale.study} {flags}".strip(), seconds)
 
 
@@ -392,7 +399,7 @@ class Session:
         data: Of the data set.
         device: For every command.
         deadline: By `time.monotonic()`; no command runs longer.
-        has_failed: Whether a command ended by itself without having done its work.
+        failed: Commands that ended by themselves in this call without having done their work.
     """
 
     scale: Scale
@@ -400,7 +407,7 @@ class Session:
     data: Path
     device: str
     deadline: float
-    has_failed: bool = False
+    failed: set[Command] = field(default_factory=set)
 
     @property
     def results(self) -> Path:
@@ -438,12 +445,19 @@ class Session:
             if not self.log.is_finished(command)
         ]
 
+    def to_try(self, pieces: Iterable[str]) -> list[tuple[str, Command]]:
+        """List those of them that have not failed again and again."""
+        return [(p, c) for p, c in self.left(pieces) if not self.log.has_failed_for_good(c)]
+
     def do(self, pieces: Iterable[str]) -> bool:
-        """Run what is left while there is time; tells whether anything ran."""
+        """Run what is left while there is time; tells whether anything ran.
+
+        What fails is tried again by the next call, and keeps nothing else from running.
+        """
         pieces, has_run = list(pieces), False
         while True:
             self.decide()
-            left = [(p, c) for p, c in self.left(pieces) if not self.log.has_failed_for_good(c)]
+            left = [each for each in self.to_try(pieces) if each[1] not in self.failed]
             if not left or self.seconds_left < LEAST_SECONDS:
                 break
             piece, command = left[0]
@@ -454,13 +468,17 @@ class Session:
         return has_run
 
     def require_ready(self, piece: str) -> None:
-        """Refuse a piece whose commands are not known before those ahead of it are finished."""
-        ahead = {"speed": [], "search": ["speed"]}.get(piece, ["speed", "search"])
-        for other, command in self.left(ahead):
+        """Refuse a piece whose commands are not known before those ahead of it are finished.
+
+        Without speeds, where they could not be measured, the shortest schedules are planned.
+        """
+        needs_both = piece not in ("speed", "search")
+        ahead = [*self.to_try(["speed"]), *self.left(["search"])] if needs_both else []
+        for other, command in ahead:
             sys.exit(f"error: {piece} comes after {other}, of which this is left: {command.text}")
 
     def run(self, command: Command) -> bool:
-        """Run a command until it ends or time is up; tells whether it is finished."""
+        """Run a command until it ends or time is up; tells whether it ended by itself."""
         print(f"\n$ python {command.text}", flush=True)
         started = time.time()
         process = self.start(command.arguments(self.data, self.device))
@@ -469,8 +487,8 @@ class Session:
         is_stopped = exit_code in (128 + signal.SIGINT, -signal.SIGINT) or self.seconds_left <= 0
         if exit_code != 0 and not is_stopped:
             print(f"exit code {exit_code}", flush=True)
-            self.has_failed = True
-        return exit_code == 0
+            self.failed.add(command)
+        return not is_stopped
 
     def start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start Python in the work folder, with this checkout's package, out of Ctrl-C's reach."""
@@ -481,7 +499,7 @@ class Session:
     def decide(self) -> None:
         """Write down what can be decided now; nothing is decided twice."""
         plan = self.plan
-        if plan is None and not self.left(["speed"]):
+        if plan is None and not self.to_try(["speed"]):
             plan_epochs(self.scale, self.results).save(self.results)
         elif plan is not None and plan.winner is None and not self.left(["search"]):
             winner = choose_winner(self.leaderboard())
@@ -530,7 +548,8 @@ class Session:
 
 def environment() -> dict[str, str]:
     """Give a command's: this checkout's package, and what this process's own path has."""
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = [str(ROOT), *map(os.path.abspath, filter(None, own))]  # commands run in another folder
     return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
 
 
@@ -681,7 +700,7 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         if out is not None:
             pack(session.work, out)
-    if session.has_failed:
+    if session.failed:
         return 1
     return EXIT_LEFT if session.left(pieces) else 0
 

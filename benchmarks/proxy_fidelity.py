@@ -22,7 +22,7 @@ import json
 import multiprocessing
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -57,6 +57,7 @@ REFERENCE_SEEDS = (100, 101)
 SEEDS = (0, 1)
 HIGH_RESOLUTION_NETWORKS = 8
 PROBE_IMAGES = 64
+FAILURES = (ArithmeticError, RuntimeError)  # of one run: it diverged, or has too little memory
 
 
 @dataclass(frozen=True)
@@ -325,20 +326,29 @@ class Rows:
 def measure_all(
     runs: list[Run], work: Callable[[Run], dict[str, Any]], rows: Rows, workers: int
 ) -> None:
-    """Measure what has no row yet, several runs at a time."""
+    """Measure what has no row yet, several runs at a time; one that fails has none."""
     done = rows.done()
     missing = [run for run in runs if run.key not in done]
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are in {rows.path}", flush=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for future in as_completed([pool.submit(work, run) for run in missing]):
-            row = future.result()
-            rows.append(row)
-            print(
-                f"network {row['network']:2} {row['candidate']:12} seed {row['seed']:3} "
-                f"{float(row['score']):12.6g} {row['cpu_seconds']:7.1f} s of CPU",
-                flush=True,
-            )
+        futures = [pool.submit(work, run) for run in missing]
+        try:
+            for future in as_completed(futures):
+                error = future.exception()
+                if isinstance(error, FAILURES) and not isinstance(error, BrokenExecutor):
+                    print(f"a run failed: {type(error).__name__}: {error}", flush=True)
+                    continue
+                row = future.result()
+                rows.append(row)
+                print(
+                    f"network {row['network']:2} {row['candidate']:12} seed {row['seed']:3} "
+                    f"{float(row['score']):12.6g} {row['cpu_seconds']:7.1f} s of CPU",
+                    flush=True,
+                )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def default_path(setting: Setting) -> Path:

@@ -13,12 +13,13 @@ import pandas as pd
 import proxy_fidelity
 import pytest
 import scipy.stats
-from proxy_fidelity import CANDIDATES, Rows, Setting, networks, plan
+from proxy_fidelity import CANDIDATES, Rows, Run, Setting, networks, plan
 
 from nas.architecture import Architecture
 from nas.budget import Budget
 from nas.complexity import count_params
 from nas.proxy import ProxyConfig
+from nas.training import DivergedError
 from nas.zero_cost import SCORES
 
 if TYPE_CHECKING:
@@ -145,6 +146,25 @@ def test_architectures_of_ones_own_are_measured_in_a_file_of_their_own(
     proxy_fidelity.main()
     (row,) = pd.read_csv(tmp_path / "rows.csv", comment="#").to_dict("records")
     assert (row["arch_id"], row["score"]) == (arch.arch_id, count_params(arch))
+
+
+def diverges_first(run: Run) -> dict[str, Any]:
+    """Measure a run, of which network 0 diverges; a worker process imports this module."""
+    if run.network == 0:
+        raise DivergedError("the loss is nan")
+    measured = row(run.network, run.candidate, run.seed, 0.5, 1.0) | {"arch_id": run.arch.arch_id}
+    columns = {name: measured.get(name, "") for name in proxy_fidelity.COLUMNS}
+    return columns | {"cpu_seconds": 1.0}
+
+
+def test_a_run_that_fails_keeps_no_other_from_its_row(
+    tmp_path: Path, archs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = Rows(tmp_path / "rows.csv", SETTING)
+    runs = [run for run in plan(archs[:3], 16) if run.candidate == "epochs1"]
+    proxy_fidelity.measure_all(runs, diverges_first, rows, 1)
+    assert {key[0] for key in rows.done()} == {arch.arch_id for arch in archs[1:3]}
+    assert "a run failed: DivergedError: the loss is nan" in capsys.readouterr().out
 
 
 # Tables

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import headline
@@ -18,7 +19,7 @@ import pytest
 from headline import FULL, PIECES, SHORT, Command, Log, Plan, Session, fitting_epochs
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
 PLAN = Plan(
     study=FULL.study,
@@ -97,6 +98,46 @@ def test_what_failed_twice_no_longer_keeps_the_others_from_running(session: Sess
     assert not session.do(["speed"]), "nothing is started"
 
 
+class WithoutSpeeds(Session):
+    """Fails to measure speeds, and does everything else at once."""
+
+    def start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        code = 2 if Path(arguments[0]).parent.name == "benchmarks" else 0
+        return subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"])
+
+
+def test_speeds_that_cannot_be_measured_keep_no_search_from_running(session: Session) -> None:
+    without = WithoutSpeeds(**vars(session))
+    assert without.do(["speed", "search"])
+    assert [row["exit_code"] for row in headline.read_rows(session.log.path)] == ["2", "2", "0"]
+    assert [piece for piece, _ in without.left(["speed", "search"])] == ["speed", "speed"]
+
+
+def test_without_speeds_the_shortest_schedules_are_planned(session: Session) -> None:
+    for _, each in session.left(["speed"]) * 2:
+        session.log.add(each, 0.0, 1.0, 2)
+    session.decide()
+    plan = Plan.load(session.results)
+    assert plan == Plan(
+        study=FULL.study,
+        seconds_an_epoch={},
+        seconds_a_proxy_epoch=None,
+        is_compiled=False,
+        strong_epochs=FULL.schedules[0],
+        longest_epochs=FULL.schedules[0],
+    )
+    (first, *_) = PIECES["strong"](FULL, plan)
+    assert (f"--epochs {FULL.schedules[0]} " in first.text, first.seconds) == (True, None)
+
+
+def test_networks_are_compiled_only_where_both_recipes_gain(session: Session) -> None:
+    rows = [("strong", "nas", 100), ("seed", "nas", 100), ("strong", "compiled", 200)]
+    names = ("recipe", "loop", "images_per_second")
+    path = session.results / "retrain_throughput.csv"
+    headline.write_rows(path, [dict(zip(names, row, strict=True)) for row in rows])
+    assert not headline.plan_epochs(FULL, session.results).is_compiled
+
+
 def test_trainings_wait_for_the_search(session: Session) -> None:
     with pytest.raises(SystemExit, match="strong comes after speed"):
         session.do(["strong"])
@@ -166,15 +207,17 @@ def test_a_command_is_stopped_as_by_ctrl_c_when_time_is_up() -> None:
 
 
 def test_a_command_that_fails_is_told_from_one_that_ran_out_of_time(session: Session) -> None:
-    assert not session.run(Command("search.py --budget nothing"))
-    assert session.has_failed
+    assert session.run(Command("search.py --budget nothing")), "it ended by itself"
+    assert [command.text for command in session.failed] == ["search.py --budget nothing"]
 
 
 def test_commands_find_this_package_and_what_was_on_the_path(
     session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "carried.py").write_text("found = 1")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "carried.py").write_text("found = 1")
+    monkeypatch.chdir(tmp_path / "packages")
+    monkeypatch.setenv("PYTHONPATH", ".")
     code = "import carried, nas, pathlib; assert pathlib.Path(nas.__file__).parents[1].samefile(R)"
     process = session.start(["-S", "-c", code.replace("R)", f"{str(headline.ROOT)!r})")])
     assert process.wait() == 0
