@@ -85,6 +85,12 @@ def test_the_best_tenth_stands_beside_the_rest_in_boxes() -> None:
     assert medians == [19.5, 9.5, 78.0, 38.0]  # depth and width of stage 2
 
 
+@pytest.mark.parametrize(("last", "step"), [(4, 1), (400, None)])
+def test_a_few_trials_are_marked_one_by_one(last: int, step: int | None) -> None:
+    frame = laid_out().head(2).assign(incumbent=0.69, trial=[0, last])
+    assert figures.history(frame).layout.xaxis.dtick == step
+
+
 def test_importances_are_bars_with_the_names_that_people_use() -> None:
     frame = pd.DataFrame({"parameter": ["width_1", "kernel_size_2"], "importance": [0.9, 0.1]})
     (bars,) = stage_figures.importances(frame).data

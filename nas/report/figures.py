@@ -74,8 +74,11 @@ def size_and_accuracy(frame: pd.DataFrame, window: tuple[int | None, int] | None
 
 def history(frame: pd.DataFrame) -> go.Figure:
     """Draw the scores in the order of trials, and the best so far (`analysis.with_incumbent`)."""
+    # Of few trials plotly by itself would mark halves.
+    is_short = frame["trial"].max() - frame["trial"].min() < 10
     figure = new_figure(
-        xaxis={"title": "trial", "tickformat": ",d"}, yaxis=_accuracy_axis(frame["val_accuracy"])
+        xaxis={"title": "trial", "tickformat": ",d", "dtick": 1 if is_short else None},
+        yaxis=_accuracy_axis(frame["val_accuracy"]),
     )
     _add_groups(figure, frame, x="trial", x_format="trial %{x}")
     figure.add_scatter(
