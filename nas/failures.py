@@ -22,6 +22,13 @@ NO_MEMORY = (
 )
 
 
+def fail_reason(error: BaseException) -> str | None:
+    """Name why a network cannot be trained, or `None` where the error says nothing about it."""
+    if is_out_of_memory(error):
+        return "out_of_memory"
+    return "not_compiled" if is_of_compiler(error) else None
+
+
 def is_of_compiler(error: BaseException) -> bool:
     """Tell whether `torch.compile` failed, as where there is no C++ compiler."""
     return type(error).__module__.startswith(("torch._inductor", "torch._dynamo"))

@@ -14,7 +14,7 @@ from nas.distributed import ALONE, Ranks, is_lost_rank
 from nas.errors import UserError, brief
 from nas.evaluation import evaluate
 from nas.export import WEIGHTS, Classifier
-from nas.failures import is_of_compiler, is_out_of_memory
+from nas.failures import fail_reason
 from nas.files import only_here
 from nas.formats import export
 from nas.full_training import FullData, Listener, require_fit, train_in_full
@@ -239,11 +239,7 @@ class Retraining:
                     "a process of this training is gone; the same command goes on from the last "
                     f"checkpoint ({brief(error)})"
                 ) from None
-            reason = (
-                "out_of_memory" if is_out_of_memory(error)
-                else "not_compiled" if is_of_compiler(error)
-                else None
-            )  # fmt: skip
+            reason = fail_reason(error)
             if reason is None:
                 raise
             failed = record.fail(reason, error)
