@@ -50,16 +50,21 @@ def import_(
     nas import tried.csv --study cifar10-resnet-5M-standard --dry-run
     nas import tried.xlsx --study cifar10-resnet-5M-standard --enqueue
     """
-    from nas.find_study import find_storage, find_study
+    from nas.find_study import database_of, find_study
     from nas.ledger import import_sheet
     from nas.storage import database_failures_in_one_line, silence_optuna
 
     silence_optuna()
-    name = find_study(study, storage).study_name
-    found = find_storage(name, storage)[1]
-    with database_failures_in_one_line(found.url):
+    found = find_study(study, storage)
+    database = database_of(found)
+    with database_failures_in_one_line(database.url):
         imported = import_sheet(
-            found, name, file, is_strict=strict, enqueues=enqueue, is_dry_run=dry_run
+            database,
+            found.study_name,
+            file,
+            is_strict=strict,
+            enqueues=enqueue,
+            is_dry_run=dry_run,
         )
     verdicts = imported.verdicts
     if imported.ignored:

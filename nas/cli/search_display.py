@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -320,7 +319,9 @@ def finalist(trial: FrozenTrial) -> str:
 
 def _epochs(study: Study) -> int:
     """Read the epochs of a trial."""
-    return int(json.loads(study.user_attrs["identity"])["proxy.epochs"])
+    from nas.study import stored_identity
+
+    return int(stored_identity(study)["proxy.epochs"])
 
 
 def reason(trial: FrozenTrial) -> str:
