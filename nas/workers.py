@@ -101,6 +101,8 @@ class Worker:
         """End the trial in flight, if there is one, however this process came to leave it."""
         with suppress(*DATABASE_ERRORS):  # then whoever looks next finds it lost
             release(self.study, self.register, Place.is_own, "interrupted")
+            with self.register.lock():
+                _end_unplaced(self.study, self.register)
 
     def _run(self, target: int, deadline: float | None) -> str:
         failures, looked_at = 0, -LOOK_SECONDS
@@ -218,7 +220,7 @@ def release(
 
 
 def look(study: Study, register: Register, space: SearchSpace, lookout: Lookout) -> None:
-    """End the trials of lost workers as FAIL, "lost"; queue them and interrupted ones again.
+    """End the trials of lost workers as FAIL; queue them and interrupted ones again.
 
     Raises:
         UserError: The database's file was deleted or replaced.
@@ -227,11 +229,20 @@ def look(study: Study, register: Register, space: SearchSpace, lookout: Lookout)
     study.get_trials(deepcopy=False)  # reads a large study before the lock is held, not under it
     release(study, register, lookout.is_lost, "lost", "its process is gone")
     with register.lock():
-        held = {place.trial_id for place in register.places()}
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial_id(trial) not in held:
-                fail(study, trial_id(trial), "lost", "no worker has it")
+        _end_unplaced(study, register)
         requeue(study, space)
+
+
+def _end_unplaced(study: Study, register: Register) -> None:
+    """End running trials without a place; the caller has the lock.
+
+    Their process ended between `ask` and `occupy`. So no network was tried that could have ended
+    it: they are "interrupted", which may happen any number of times.
+    """
+    held = {place.trial_id for place in register.places()}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial_id(trial) not in held:
+            fail(study, trial_id(trial), "interrupted", "no worker has it")
 
 
 def _is_device_lost(error: Exception) -> bool:

@@ -63,7 +63,7 @@ def test_stale_trials_void_and_missing_claims_are_found_and_mended(
     doctor(NAME, "--fix")
     assert capsys.readouterr().out.count("mended:") == 3
     assert examine_study(study) == []
-    assert study.trials[stale.number].user_attrs["fail_reason"] == "lost"
+    assert study.trials[stale.number].user_attrs["fail_reason"] == "interrupted"
     assert set(register.claims()) == {trial.user_attrs["arch_id"] for trial in study.trials[:2]}
 
 

@@ -363,6 +363,22 @@ def test_a_search_whose_file_is_deleted_ends_with_a_line(
         Parent(job.work, 1, study, register, SPACE, progress).run()
 
 
+def test_a_worker_stopped_before_its_trial_has_a_place_leaves_it_interrupted(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_register: Register, _trial_id: int) -> None:
+        sys.exit(143)  # as SIGTERM does, here between `ask` and `occupy`
+
+    monkeypatch.setattr(Register, "occupy", stopped)
+    job = Job(url, 1)
+    study, _ = job.open()
+    with pytest.raises(SystemExit):
+        job.work(0, Progress())
+    (trial,) = study.trials
+    assert trial.state is TrialState.FAIL
+    assert trial.user_attrs["fail_reason"] == "interrupted"
+
+
 def test_what_several_workers_find_lost_is_queued_once(url: str) -> None:
     job = Job(url, 1)
     study, register = job.open()
@@ -370,7 +386,7 @@ def test_what_several_workers_find_lost_is_queued_once(url: str) -> None:
     lookout = parent.Lookout()
     for _ in range(3):
         look(study, register, SPACE, lookout)
-    assert study.trials[0].user_attrs["fail_reason"] == "lost"
+    assert study.trials[0].user_attrs["fail_reason"] == "interrupted"
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
     assert study.trials[1].params == lost.params
 
