@@ -13,8 +13,8 @@ import torch
 from nas.budget import Budget
 from nas.complexity import count
 from nas.data import TrainingData
-from nas.job import Job
 from nas.objective import Objective
+from nas.plan import Plan
 from nas.proxy import ProxyConfig, ProxyResult
 from nas.space import SearchSpace, load_space
 from nas.split import Split
@@ -49,7 +49,7 @@ class FormulaObjective(Objective):
 
 
 @dataclass(frozen=True)
-class FormulaJob(Job):
+class FormulaPlan(Plan):
     """The search of 5M parameters with `FormulaObjective`.
 
     Attributes:
@@ -59,8 +59,8 @@ class FormulaJob(Job):
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, url: str, *, sampler: str = "tpe", seconds: float = 0.0) -> FormulaJob:
-        """Put the job together that works on a database."""
+    def of(cls, url: str, *, sampler: str = "tpe", seconds: float = 0.0) -> FormulaPlan:
+        """Put the plan together that works on a database."""
         config = load_space("resnet")[1]
         space = SearchSpace.from_config(config, max_params=BUDGET.max_params)
         proxy = ProxyConfig.load("quick", BUDGET.max_params)[1]
@@ -96,7 +96,7 @@ class DatabaseTime:
         self.seconds += time.perf_counter() - self._since
 
 
-class TimedJob(FormulaJob):
+class TimedPlan(FormulaPlan):
     """Tells at the end what its database took, by a notice."""
 
     def work(self, target: int, deadline: float | None, index: int, progress: Progress) -> str:

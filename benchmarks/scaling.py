@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 import sqlalchemy
-from formula import BUDGET, DatabaseTime, FormulaJob, TimedJob, score
+from formula import BUDGET, DatabaseTime, FormulaPlan, TimedPlan, score
 from proposals import attributes, fill, machine, networks
 
 from nas.complexity import count_params
@@ -74,9 +74,9 @@ class Rate:
     database_ms: float
 
 
-def run_nas(job: TimedJob, num_workers: int, num_trials: int) -> tuple[float, float]:
+def run_nas(plan: TimedPlan, num_workers: int, num_trials: int) -> tuple[float, float]:
     """Score trials; gives seconds from the first start to the last end, and in the database."""
-    study, storage = job.open()
+    study, storage = plan.open()
     target = len(_scored(study)) + num_trials
     times: list[float] = []
     database: list[float] = []
@@ -85,7 +85,7 @@ def run_nas(job: TimedJob, num_workers: int, num_trials: int) -> tuple[float, fl
         on_trial_end=lambda _trial: times.append(time.perf_counter()),
         on_notice=lambda line: database.append(float(line)),
     )
-    replace(job, num_workers=num_workers).run(study, storage, target, None, progress)
+    replace(plan, num_workers=num_workers).run(study, storage, target, None, progress)
     return times[-1] - times[0], sum(database)
 
 
@@ -116,7 +116,7 @@ def _optimize(
     study = optuna.load_study(
         study_name="plain", storage=url, sampler=optuna.samplers.TPESampler(seed=seed)
     )
-    space = FormulaJob.of(url).space
+    space = FormulaPlan.of(url).space
     study.get_trials(deepcopy=False)
     database = DatabaseTime(study._storage._backend.engine)  # noqa: SLF001
     barrier.wait()
@@ -156,19 +156,19 @@ def _scored(study: Study) -> list[str]:
 def filled(folder: Path, side: str, num_trials: int) -> str:
     """Make an SQLite file with a study of random networks in the window; gives its URL."""
     url = sqlite_url(folder / f"{side}-{num_trials}.db")
-    job = TimedJob.of(url)
-    source = networks(job.space)
+    plan = TimedPlan.of(url)
+    source = networks(plan.space)
     if side != "nas":
         study = optuna.create_study(storage=url, study_name="plain", direction="maximize")
         found = [next(source) for _ in range(num_trials)]
-        fill(url, study, job.space, found, is_constrained=True)
+        fill(url, study, plan.space, found, is_constrained=True)
         return url
-    study, _ = job.open()
+    study, _ = plan.open()
     num_baselines = len(study.get_trials(deepcopy=False))
-    FormulaJob.of(url).work(num_baselines, None, 0, Progress())
+    FormulaPlan.of(url).work(num_baselines, None, 0, Progress())
     found = [next(source) for _ in range(num_trials - num_baselines)]
-    fill(url, study, job.space, found, is_constrained=False)
-    register = job._worker(0, Progress()).register  # noqa: SLF001
+    fill(url, study, plan.space, found, is_constrained=False)
+    register = plan._worker(0, Progress()).register  # noqa: SLF001
     for trial in study.get_trials(deepcopy=False)[num_baselines:]:
         register.claim(trial.user_attrs["arch_id"], trial_id(trial), is_void=bool)
     return url
@@ -180,7 +180,7 @@ def measure(url: str, num_trials: int, num_workers: int, side: str, measured: in
     study = optuna.load_study(study_name=name, storage=open_storage(url))
     before = _scored(study)
     if side == "nas":
-        seconds, database = run_nas(TimedJob.of(url), num_workers, measured)
+        seconds, database = run_nas(TimedPlan.of(url), num_workers, measured)
     else:
         seconds, database = run_plain(url, num_workers, measured)
     new = _scored(study)[len(before) :]

@@ -471,9 +471,9 @@ def run(arguments: argparse.Namespace) -> None:
     ]
     print(f"{len(wanted)} repetitions to run, {len(done)} there")
     with ProcessPoolExecutor(arguments.workers) as pool:
-        jobs = [pool.submit(repetition, arguments.tables, *each) for each in wanted]
-        for count, job in enumerate(as_completed(jobs), 1):
-            _append(arguments.out, job.result())
+        futures = [pool.submit(repetition, arguments.tables, *each) for each in wanted]
+        for count, future in enumerate(as_completed(futures), 1):
+            _append(arguments.out, future.result())
             print(f"\r{count} of {len(wanted)}", end="", flush=True)
     print()
 

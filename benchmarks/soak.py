@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formula import BUDGET, FormulaJob, score
+from formula import BUDGET, FormulaPlan, score
 
 import nas
 from nas.architecture import Architecture
@@ -115,14 +115,14 @@ def main() -> None:
     silence_optuna()
     with tempfile.TemporaryDirectory() as folder:
         url = arguments.storage or sqlite_url(Path(folder) / "soak.db")
-        job = FormulaJob.of(url, seconds=arguments.seconds)
-        job = replace(job, num_workers=arguments.workers)
-        study, storage = job.open()
+        plan = FormulaPlan.of(url, seconds=arguments.seconds)
+        plan = replace(plan, num_workers=arguments.workers)
+        study, storage = plan.open()
         register = Register(storage.engine, study.user_attrs["token"])
         killer, started = Killer(register, arguments.every), time.monotonic()
         killer.start()
         progress = Progress(on_notice=lambda line: print(line, flush=True))
-        job.run(study, storage, arguments.trials, None, progress)
+        plan.run(study, storage, arguments.trials, None, progress)
         killer.done.set()
         seconds = time.monotonic() - started
         found = list(violations(study, register, arguments.trials))

@@ -8,7 +8,7 @@ import optuna
 
 from nas.errors import UserError
 from nas.files import LOCK, only_here
-from nas.find_study import SISTERS, study_url
+from nas.find_study import SISTERS, study_folder
 from nas.presets import STUDIES
 from nas.register import Register
 from nas.storage import remove_sqlite, sqlite_url
@@ -68,10 +68,10 @@ def _refuse_while_running(storage: RDBStorage, name: str) -> None:
 
 def _refuse_while_training(name: str) -> None:
     try:
-        study_url(name)
+        folder = study_folder(name)
     except UserError:  # a name that leads elsewhere: nothing is trained under it
         return
-    for lock in sorted((STUDIES / name).glob(f"*/*/seed-*/{LOCK}")):
+    for lock in sorted(folder.glob(f"*/*/seed-*/{LOCK}")):
         with only_here(lock.parent):
             pass
 

@@ -14,6 +14,8 @@ from nas.register import Register
 from nas.storage import open_storage, shown_url, sqlite_url, storage_url
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from optuna.storages import BaseStorage, RDBStorage
     from optuna.study import Study
 
@@ -35,22 +37,23 @@ def refuse_sister_name(name: str) -> None:
         )
 
 
-def study_url(name: str) -> str:
-    """Give the URL of a study's own SQLite file under `studies/`.
-
-    Raises:
-        UserError: A name that would leave that folder, or that no file can have.
-    """
+def check_name(name: str) -> None:
+    """Refuse (UserError) a name that would leave `studies/`, or that no file can have."""
     if not re.fullmatch(r"[A-Za-z0-9_+=@][A-Za-z0-9_.+=@ -]{0,199}", name):
         raise UserError(
             f"{name!r} cannot name a study; give --study a name of a-z, A-Z, digits, _ . + = @ - "
             "and spaces, 200 at most"
         )
-    return default_url(name)
 
 
-def default_url(name: str) -> str:
-    """Give it for a name that is known to be one."""
+def study_folder(name: str) -> Path:
+    """Give the folder of all that is made of a study (UserError: `check_name`)."""
+    check_name(name)
+    return STUDIES / name
+
+
+def study_url(name: str) -> str:
+    """Give the URL of a study's own SQLite file under `studies/`."""
     return sqlite_url(STUDIES / f"{name}.db")
 
 
@@ -98,10 +101,10 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
         raise UserError(f"several studies, name one of them: {listed}")
     chosen = name or next(iter(found))
     files = found[chosen]
-    if len(files) > 1 and default_url(chosen) not in files:
+    if len(files) > 1 and study_url(chosen) not in files:
         shown = ", ".join(map(shown_url, files))
         raise UserError(f"study {chosen!r} is in several files; name one by --storage: {shown}")
-    return chosen, files.get(default_url(chosen)) or next(iter(files.values()))
+    return chosen, files.get(study_url(chosen)) or next(iter(files.values()))
 
 
 def database_urls(url: str | None) -> list[str]:

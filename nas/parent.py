@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     Work = Callable[[int, Progress], str]
 
-PRELOADED = ["nas.objective", "nas.data", "nas.workers"]  # and with them torch and Optuna
+PRELOADED = ["nas.plan"]  # what workers work by, and with it torch and Optuna
 HEARING_SECONDS = 1.0  # between looks at the clock while no worker says anything
 STEP_SECONDS = 0.1  # between the steps that a worker tells of
 KILL_AFTER_SECONDS = 10.0  # past its time a trial ends itself, unless its worker hangs

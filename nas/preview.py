@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from nas.architecture import Architecture
     from nas.data import TrainingData
-    from nas.job import Job
+    from nas.plan import Plan
 
 NUM_DRAWS = 20_000  # uniform draws of which the share inside the window is told
 FIRST_IMAGES = 32  # a step on a CPU begins with so few, for 512 can take half a minute
@@ -36,14 +36,14 @@ LEAST_RESOLUTION, LEAST_WIDTH_FACTOR = 16, 0.5
 WORTH_IT = 0.95  # of a trial's seconds: what saves less is not named
 
 
-def num_inside(job: Job) -> int:
+def num_inside(plan: Plan) -> int:
     """Count how many of `NUM_DRAWS` uniformly random networks keep every limit."""
-    region = Region(job.space.distributions, job.budget.limits(job.space))
-    rng = Random(job.seed)
+    region = Region(plan.space.distributions, plan.budget.limits(plan.space))
+    rng = Random(plan.seed)
     return sum(region.verdict(region.uniform(rng)) is None for _ in range(NUM_DRAWS))
 
 
-def proposals(job: Job, number: int) -> list[Architecture]:
+def proposals(plan: Plan, number: int) -> list[Architecture]:
     """Give what the sampler would propose at the start of a new study, less where less fits."""
     proposed: set[str] = set()
 
@@ -52,11 +52,11 @@ def proposals(job: Job, number: int) -> list[Architecture]:
         proposed.add(arch_id)
         return is_new
 
-    study = optuna.create_study(direction="maximize", sampler=job.proposer(claim))
+    study = optuna.create_study(direction="maximize", sampler=plan.proposer(claim))
     found: list[Architecture] = []
     with suppress(Exhausted):
         while len(found) < number:
-            found.append(job.space.decode(study.ask({**job.space.distributions}).params))
+            found.append(plan.space.decode(study.ask({**plan.space.distributions}).params))
     return found
 
 
@@ -77,26 +77,26 @@ class Pace:
     batch_size: int
 
 
-def measure(job: Job, arch: Architecture) -> Pace:
-    """Train a network for a few steps on the job's device, with its threads.
+def measure(plan: Plan, arch: Architecture) -> Pace:
+    """Train a network for a few steps on the plan's device, with its threads.
 
     On a CPU with fewer images a step than the proxy's, as long as a step is slow: the time of an
     image hardly depends on it there.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(job.num_threads)
+    torch.set_num_threads(plan.num_threads)
     try:
-        return _measure(job, arch)
+        return _measure(plan, arch)
     finally:
         torch.set_num_threads(threads)
 
 
-def _measure(job: Job, arch: Architecture) -> Pace:
-    full = min(job.proxy.batch_size, len(job.data().train))
-    size = full if job.devices[0].startswith("cuda") else min(full, FIRST_IMAGES)
+def _measure(plan: Plan, arch: Architecture) -> Pace:
+    full = min(plan.proxy.batch_size, len(plan.data().train))
+    size = full if plan.devices[0].startswith("cuda") else min(full, FIRST_IMAGES)
     num_steps = FIRST_STEPS
     while True:
-        pace = _pace(job, arch, size, num_steps)
+        pace = _pace(plan, arch, size, num_steps)
         is_enough = pace.train_seconds * size * num_steps >= ENOUGH_SECONDS
         if is_enough or (size == full and num_steps >= MOST_STEPS):
             return pace
@@ -106,10 +106,10 @@ def _measure(job: Job, arch: Architecture) -> Pace:
             num_steps *= 4
 
 
-def _pace(job: Job, arch: Architecture, size: int, num_steps: int) -> Pace:
+def _pace(plan: Plan, arch: Architecture, size: int, num_steps: int) -> Pace:
     """Measure `num_steps` steps of `size` images, and a validation of a step's images."""
-    device = torch.device(job.devices[0])
-    data = job.data()
+    device = torch.device(plan.devices[0])
+    data = plan.data()
     order = torch.arange(size * (WARM_UP_STEPS + num_steps))
     part = ProxyData.prepare(
         replace(
@@ -117,10 +117,10 @@ def _pace(job: Job, arch: Architecture, size: int, num_steps: int) -> Pace:
             train=data.train.select(order % len(data.train)),
             val=data.val.select(order[: 4 * size] % len(data.val)),
         ),
-        job.proxy.resolution,
+        plan.proxy.resolution,
         device,
     )
-    config = job.proxy.model_copy(update={"epochs": 1, "batch_size": size})
+    config = plan.proxy.model_copy(update={"epochs": 1, "batch_size": size})
     started = 0.0
 
     def on_step(done: int, _total: int) -> None:
@@ -147,36 +147,38 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def trial_seconds(job: Job, pace: Pace, proxy: ProxyConfig | None = None) -> float:
+def trial_seconds(plan: Plan, pace: Pace, proxy: ProxyConfig | None = None) -> float:
     """Give the seconds of a whole trial; for another proxy by the ratio of the multiply-adds."""
-    data, proxy = job.data(), proxy or job.proxy
+    data, proxy = plan.data(), proxy or plan.proxy
     images = len(data.train) * proxy.epochs * pace.train_seconds + len(data.val) * pace.val_seconds
-    return images * _macs(pace.arch, proxy) / _macs(pace.arch, job.proxy)
+    return images * _macs(pace.arch, proxy) / _macs(pace.arch, plan.proxy)
 
 
 def _macs(arch: Architecture, proxy: ProxyConfig) -> int:
     return count_macs(arch.scaled(proxy.width_factor), proxy.resolution)
 
 
-def finalists_seconds(job: Job, pace: Pace) -> float:
+def finalists_seconds(plan: Plan, pace: Pace) -> float:
     """Give the seconds of all finalists, one after the other."""
-    if job.finalists is None:
+    if plan.finalists is None:
         return 0.0
-    number = job.finalists.num_networks * job.finalists.num_seeds
-    return number * trial_seconds(job, pace, final_proxy(job.proxy))
+    number = plan.finalists.num_networks * plan.finalists.num_seeds
+    return number * trial_seconds(plan, pace, final_proxy(plan.proxy))
 
 
-def num_at_once(job: Job) -> int:
+def num_at_once(plan: Plan) -> int:
     """Give how many trials really run side by side: at most one a GPU, or one a CPU core."""
-    places = os.cpu_count() or 1 if job.devices == ("cpu",) else len(job.devices)
-    return min(max(1, job.num_workers), places)
+    places = os.cpu_count() or 1 if plan.devices == ("cpu",) else len(plan.devices)
+    return min(max(1, plan.num_workers), places)
 
 
-def cheaper(job: Job, pace: Pace) -> dict[str, float]:
+def cheaper(plan: Plan, pace: Pace) -> dict[str, float]:
     """Give what makes a trial cheaper: the flags to add, and a trial's seconds with them."""
-    data, now = job.data(), job.proxy
+    data, now = plan.data(), plan.proxy
     presets = {
-        f"--proxy {name}": _changed(_at_scale(name, data, job.budget.max_params), job.proxy_changes)
+        f"--proxy {name}": _changed(
+            _at_scale(name, data, plan.budget.max_params), plan.proxy_changes
+        )
         for name in names("proxies")
     }
     steps = {
@@ -191,10 +193,10 @@ def cheaper(job: Job, pace: Pace) -> dict[str, float]:
     singles = {_flag(key, value): _changed(now, {key: value}) for key, value in changes.items()}
     all_of_them = {" ".join(singles): _changed(now, changes)}
     seconds = {
-        flags: trial_seconds(job, pace, proxy)
+        flags: trial_seconds(plan, pace, proxy)
         for flags, proxy in (presets | singles | all_of_them).items()
     }
-    return {f: s for f, s in seconds.items() if s < WORTH_IT * trial_seconds(job, pace)}
+    return {f: s for f, s in seconds.items() if s < WORTH_IT * trial_seconds(plan, pace)}
 
 
 def _at_scale(preset: str, data: TrainingData, max_params: int) -> ProxyConfig:

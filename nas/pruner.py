@@ -24,21 +24,12 @@ class OverBudgetPruner(BasePruner):
     def __init__(self, limits: Sequence[Limit]) -> None:
         self._limits = limits
 
-    def excesses(self, trial: FrozenTrial) -> dict[str, float]:
-        """Give by how much each exceeded limit is exceeded, relative to its maximum."""
-        costs = {
-            limit: trial.user_attrs[limit.name]
-            if limit.name in trial.user_attrs
-            else limit.cost(trial.params)
-            for limit in self._limits
-        }
-        return {
-            limit.name: excess
-            for limit, cost in costs.items()
-            if (excess := limit.excess(cost)) > 0
-        }
-
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Tell whether any limit is exceeded."""
         del study
-        return bool(self.excesses(trial))
+        return any(limit.excess(_cost(limit, trial)) > 0 for limit in self._limits)
+
+
+def _cost(limit: Limit, trial: FrozenTrial) -> float:
+    known: float | None = trial.user_attrs.get(limit.name)
+    return limit.cost(trial.params) if known is None else known

@@ -78,10 +78,10 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from dataclasses import replace
 
     from nas.assignment import follow
-    from nas.data_sets import full_name
+    from nas.data_sets import full_name, short_name
     from nas.distributed import join
     from nas.errors import UserError
-    from nas.find_study import find_study, study_url
+    from nas.find_study import find_study, study_folder, study_url
     from nas.formats import require_available
     from nas.recipe import RetrainConfig
     from nas.results import check_ranking
@@ -121,8 +121,8 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         config = config.model_copy(update={"resolution": training_data.at_scale(config.resolution)})
     if model is not None:
         networks = [replace(n, arch=training_data.fitted(n.arch)) for n in networks]
-    name, sister = _sister(source, storage, training_data)
-
+    name = short_name(training_data.name) if source is None else source.study_name
+    folder = study_folder(name)
     work = Retraining(
         data=training_data,
         data_root=Path(data),
@@ -130,8 +130,8 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         recipe=recipe_name,
         is_held_out=holdout or top is not None,
         device=chosen_device,
-        folder=Path("studies") / name,
-        sister=sister,
+        folder=folder,
+        sister=_sister(source, name, storage),
         source=source,
         keeps_checkpoints=keep_checkpoints,
         checkpoint_seconds=checkpoint_seconds,
@@ -226,16 +226,13 @@ def _training_data(source: Study | None, name: str | None, root: str | Path) -> 
     return data
 
 
-def _sister(source: Study | None, url: str | None, data: TrainingData) -> tuple[str, Study]:
+def _sister(source: Study | None, name: str, url: str | None) -> Study:
     """Open the study of the record; networks from outside a study share one per data set."""
-    from nas.data_sets import short_name
     from nas.find_study import RETRAIN, study_url
     from nas.sisters import open_sister
     from nas.storage import open_storage, storage_url
 
     if source is not None:
-        study_url(source.study_name)  # refuses a name that would leave `studies/`
-        return source.study_name, open_sister(source._storage, source.study_name, RETRAIN)  # noqa: SLF001
-    name = short_name(data.name)
+        return open_sister(source._storage, name, RETRAIN)  # noqa: SLF001
     storage = open_storage(storage_url(url) if url else study_url(f"{name}-{RETRAIN}"))
-    return name, open_sister(storage, name, RETRAIN)
+    return open_sister(storage, name, RETRAIN)

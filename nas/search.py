@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from nas.budget import Budget
     from nas.data import TrainingData
-    from nas.job import Job
+    from nas.plan import Plan
     from nas.proxy import ProxyConfig
     from nas.space import SearchSpace
 
@@ -56,11 +56,11 @@ def search(
     check_target(trials)
     progress = progress or Progress()
     deadline = None if timeout is None else time.monotonic() + timeout
-    job = plan(budget, **settings)
-    with database_failures_in_one_line(job.url):
-        opened, database = job.open()
-        progress.on_start(opened, trials, job.url)
-        why = job.run(opened, database, trials, deadline, progress)
+    planned = plan(budget, **settings)
+    with database_failures_in_one_line(planned.url):
+        opened, database = planned.open()
+        progress.on_start(opened, trials, planned.url)
+        why = planned.run(opened, database, trials, deadline, progress)
         progress.on_end(opened, why)
     return opened
 
@@ -97,7 +97,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     trial_timeout: float | None = None,
     patience: int | None = None,
     seed: int = 0,
-) -> Job:
+) -> Plan:
     """Check all that a search is told, and put it together.
 
     Nothing is written but the files of a data set that is downloaded, and its decoded images.
@@ -150,8 +150,8 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
 
     from nas.data_sets import full_name  # these load torch, which takes seconds
     from nas.finalists import Finalists
-    from nas.find_study import refuse_sister_name, study_url
-    from nas.job import Job
+    from nas.find_study import check_name, refuse_sister_name, study_url
+    from nas.plan import Plan
     from nas.presets import changed
     from nas.storage import storage_url
     from nas.training import choose_device
@@ -174,11 +174,11 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     _refuse_what_never_fits(search_space, limits, seed)
 
     name = study or _study_name(training_data.name, space_name, limits, proxy_name)
+    check_name(name)  # in any database, for `studies/` gets a folder of that name
     refuse_sister_name(name)
-    own_url = study_url(name)  # refuses a name that would leave `studies/`, in any database
     num_workers = len(devices) if workers is None else workers
-    return Job(
-        url=own_url if storage is None else storage_url(storage),
+    return Plan(
+        url=study_url(name) if storage is None else storage_url(storage),
         study=name,
         budget=limits,
         space=search_space,

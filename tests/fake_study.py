@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from nas.budget import Budget
 from nas.complexity import count, size_bytes
-from nas.job import baselines
+from nas.plan import baselines
 from nas.sisters import open_sister
 from nas.space import SearchSpace, load_space
 from nas.width_scaling import WidthScaling

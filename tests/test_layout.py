@@ -31,7 +31,7 @@ ROWS = (
     ("history",),
     ("results", "ledger", "retraining", "parent"),
     ("report", "doctor", "finalists"),
-    ("dashboard", "job"),
+    ("dashboard", "plan"),
     ("search", "preview", "retrain"),
     ("cli", "__init__"),
     ("__main__",),
@@ -72,24 +72,9 @@ HOMES = {
     "jinja2": {"report"},
     "scipy": {"gaussian_process"},
     "plotly": {"report", "learning_curve"},
-    "pandas": {"results", "ledger", "report", "analysis", "sheet"},
+    "pandas": {"results", "ledger", "analysis", "sheet"},
     "typer": {"cli"},
     "rich": {"cli"},
-}
-# These name Optuna's types in annotations.
-TYPES_ONLY = {
-    "dashboard",
-    "progress",
-    "surrogate",
-    "transaction",
-    "results",
-    "retrain_record",
-    "retraining",
-    "report",
-    "job",
-    "search",
-    "retrain",
-    "cli",
 }
 DISTRIBUTIONS_ONLY = {"space", "feasible", "encoding"}
 
@@ -135,7 +120,7 @@ def test_imports_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(NAS)))
 def test_each_framework_has_one_home(path: Path) -> None:
     own = module_name(path)
-    for imported in imports(path, with_types=own not in TYPES_ONLY):
+    for imported in imports(path, with_types=False):
         framework = imported.split(".")[0]
         if framework == "optuna" and own == "results":
             named = ("optuna.trial", "optuna.importance")

@@ -16,14 +16,14 @@ from nas.complexity import count_macs
 from nas.search import plan, search
 
 if TYPE_CHECKING:
-    from nas.job import Job
+    from nas.plan import Plan
 
 SCRIPT = Path(__file__).parent.parent / "search.py"
 pytestmark = pytest.mark.usefixtures("folder")
 FLAGS = ("--dataset", "synthetic", "--proxy", "quick", "--device", "cpu")
 
 
-def small(**settings: object) -> Job:
+def small(**settings: object) -> Plan:
     return plan(60_000, **{"dataset": "synthetic", "proxy": "quick", "device": "cpu", **settings})
 
 
@@ -52,10 +52,10 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be(folder: Path) -> None:
 
 
 def test_proposals_differ_and_keep_every_limit() -> None:
-    job = small(sampler="random")
-    proposed = preview.proposals(job, 5)
+    planned = small(sampler="random")
+    proposed = preview.proposals(planned, 5)
     assert len(set(proposed)) == 5
-    assert all(job.budget.admits(arch) for arch in proposed)
+    assert all(planned.budget.admits(arch) for arch in proposed)
 
 
 def test_the_share_inside_is_counted_over_the_whole_space() -> None:
@@ -73,22 +73,22 @@ def test_workers_share_the_threads_evenly(workers: int, threads: int) -> None:
 
 
 def test_measuring_leaves_the_threads_as_they_were() -> None:
-    job, before = small(workers=2), torch.get_num_threads()
-    pace = preview.measure(job, preview.proposals(job, 1)[0])
+    planned, before = small(workers=2), torch.get_num_threads()
+    pace = preview.measure(planned, preview.proposals(planned, 1)[0])
     assert torch.get_num_threads() == before
     assert pace.train_seconds > pace.val_seconds > 0
-    assert preview.trial_seconds(job, pace) > 0
+    assert preview.trial_seconds(planned, pace) > 0
 
 
 def test_seconds_follow_the_multiply_adds_and_the_epochs() -> None:
-    job = small()
-    arch = preview.proposals(job, 1)[0]
+    planned = small()
+    arch = preview.proposals(planned, 1)[0]
     pace = preview.Pace(arch, 0.01, 0.0, 32)
-    images = len(job.data().train) * job.proxy.epochs
-    assert preview.trial_seconds(job, pace) == pytest.approx(0.01 * images)
-    halved = job.proxy.model_copy(update={"width_factor": 0.5})
+    images = len(planned.data().train) * planned.proxy.epochs
+    assert preview.trial_seconds(planned, pace) == pytest.approx(0.01 * images)
+    halved = planned.proxy.model_copy(update={"width_factor": 0.5})
     share = count_macs(arch.scaled(0.5), 16) / count_macs(arch, 16)
-    assert preview.trial_seconds(job, pace, halved) == pytest.approx(0.01 * images * share)
+    assert preview.trial_seconds(planned, pace, halved) == pytest.approx(0.01 * images * share)
 
 
 def test_only_what_saves_time_is_named() -> None:

@@ -855,10 +855,13 @@ def test_the_pruner_reads_the_cost_that_a_trial_has_as_attribute() -> None:
     assert outside_the_space.should_prune()
 
 
-def test_the_pruner_gives_each_excess_relative_to_its_limit() -> None:
-    limits = (*AREA, Limit("width", lambda p: p["width"], 8), Limit("depth", lambda _: 1, 8))
-    trial = optuna.create_trial(params={"width": 10, "depth": 4}, distributions=BOX, value=0.0)
-    assert OverBudgetPruner(limits).excesses(trial) == {"area": 1.0, "width": 0.25}
+@pytest.mark.parametrize(("width", "is_pruned"), [(9, True), (8, False)])
+def test_one_exceeded_limit_of_several_is_enough(width: int, *, is_pruned: bool) -> None:
+    limits = (*AREA, Limit("width", lambda p: p["width"], 8))
+    trial = optuna.create_study(pruner=OverBudgetPruner(limits)).ask(GRID)
+    for name, value in {"area": 10, "width": width}.items():
+        trial.set_user_attr(name, value)
+    assert trial.should_prune() is is_pruned
 
 
 BOX: dict[str, BaseDistribution] = {

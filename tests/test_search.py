@@ -20,7 +20,7 @@ from nas.budget import Budget
 from nas.complexity import count_macs, count_params
 from nas.errors import UserError
 from nas.find_study import find_study
-from nas.job import baselines
+from nas.plan import baselines
 from nas.results import leaderboard
 from nas.space import SearchSpace, load_space
 from nas.storage import open_storage

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from nas.cli.choices import DATA
 from nas.cli.search_display import Lines, Screen
-from nas.find_study import default_url
+from nas.find_study import study_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +100,7 @@ def test_the_command_to_go_on_with_names_the_folder_of_the_data(
     study = fake_study(number=3)
     for data, ending in ((DATA, f"--study {study.study_name}"), (folder / "my data", "data'")):
         display = Lines(quiet=False, data=data)
-        display.start(study, 3, default_url(study.study_name))
+        display.start(study, 3, study_url(study.study_name))
         display.end(study, "complete")
         assert capsys.readouterr().out.rstrip().endswith(ending)
 

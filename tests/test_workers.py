@@ -51,7 +51,7 @@ SPACE = SearchSpace.from_config(
 
 
 @dataclass(frozen=True)
-class Job:
+class Plan:
     """Workers whose objective is a formula, or does what `faults` says of a trial's number."""
 
     url: str
@@ -145,9 +145,9 @@ class Heard:
         )
 
 
-def run(job: Job, workers: int, heard: Heard, timeout: float | None = None) -> Study:
-    study, register = job.open()
-    assert Parent(job.work, workers, study, register, SPACE, heard.progress, timeout).run()
+def run(plan: Plan, workers: int, heard: Heard, timeout: float | None = None) -> Study:
+    study, register = plan.open()
+    assert Parent(plan.work, workers, study, register, SPACE, heard.progress, timeout).run()
     assert register.num_places() == 0, "no place is left behind"
     return study
 
@@ -166,14 +166,14 @@ def check(study: Study, target: int) -> None:
 
 def test_workers_together_score_the_target_each_network_once(url: str) -> None:
     heard = Heard()
-    check(run(Job(url, 40), 3, heard), 40)
+    check(run(Plan(url, 40), 3, heard), 40)
     assert len(heard.ended) == len(heard.started) == 40
     assert heard.notices == []
 
 
 def test_a_killed_workers_network_is_tried_again_by_another_worker(url: str) -> None:
     heard = Heard()
-    study = run(Job(url, 8, {2: "killed", 5: "leaves"}), 2, heard)
+    study = run(Plan(url, 8, {2: "killed", 5: "leaves"}), 2, heard)
     check(study, 8)
     failed = [trial for trial in study.trials if trial.state is TrialState.FAIL]
     assert [trial.user_attrs["fail_reason"] for trial in failed] == ["lost", "lost"]
@@ -189,7 +189,7 @@ def test_a_killed_workers_network_is_tried_again_by_another_worker(url: str) -> 
 
 def test_a_worker_whose_gpu_failed_is_replaced_and_the_network_tried_again(url: str) -> None:
     heard = Heard()
-    study = run(Job(url, 4, {1: "device"}), 1, heard)
+    study = run(Plan(url, 4, {1: "device"}), 1, heard)
     check(study, 4)
     (failed,) = [trial for trial in study.trials if trial.state is TrialState.FAIL]
     assert failed.user_attrs["fail_reason"] == "lost"
@@ -202,8 +202,8 @@ def test_a_worker_whose_gpu_failed_is_replaced_and_the_network_tried_again(url: 
 
 
 def test_workers_killed_again_and_again_lose_double_and_invent_nothing(url: str) -> None:
-    job = Job(url, 30)
-    study, register = job.open()
+    plan = Plan(url, 30)
+    study, register = plan.open()
     heard = Heard()
 
     def on_trial_start(number: int, _worker: int) -> None:
@@ -212,7 +212,7 @@ def test_workers_killed_again_and_again_lose_double_and_invent_nothing(url: str)
             os.kill(places[-1].pid, signal.SIGKILL)
 
     progress = Progress(on_trial_start=on_trial_start, on_notice=heard.notices.append)
-    Parent(job.work, 3, study, register, SPACE, progress).run()
+    Parent(plan.work, 3, study, register, SPACE, progress).run()
     check(study, 30)
     assert heard.notices
     assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.FAIL}
@@ -220,7 +220,7 @@ def test_workers_killed_again_and_again_lose_double_and_invent_nothing(url: str)
 
 
 def test_a_database_that_another_program_locks_for_a_while_is_waited_for(tmp_path: Path) -> None:
-    job, heard = Job(sqlite_url(tmp_path / "s.db"), 12), Heard()
+    plan, heard = Plan(sqlite_url(tmp_path / "s.db"), 12), Heard()
 
     def lock() -> None:
         with closing(sqlite3.connect(tmp_path / "s.db", timeout=60)) as connection:
@@ -234,9 +234,9 @@ def test_a_database_that_another_program_locks_for_a_while_is_waited_for(tmp_pat
             locked.wait()
 
     locked, locking = threading.Event(), threading.Thread(target=lock)
-    study, register = job.open()
+    study, register = plan.open()
     progress = Progress(on_trial_start=on_trial_start, on_notice=heard.notices.append)
-    Parent(job.work, 2, study, register, SPACE, progress).run()
+    Parent(plan.work, 2, study, register, SPACE, progress).run()
     locking.join()
     check(study, 12)
     assert heard.notices == []
@@ -266,8 +266,8 @@ def test_networks_that_exhaust_memory_diverge_and_hang_end_alone(
     memory_group: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parent, "KILL_AFTER_SECONDS", 0.5)
-    job = Job(url, 12, {2: str(memory_group), 5: "diverges", 8: "hangs"})
-    study = run(job, 2, Heard(), timeout=3.0)
+    plan = Plan(url, 12, {2: str(memory_group), 5: "diverges", 8: "hangs"})
+    study = run(plan, 2, Heard(), timeout=3.0)
     check(study, 12)
     reasons = {
         trial.number: (trial.user_attrs["fail_reason"], trial.user_attrs["fail_detail"])
@@ -282,7 +282,7 @@ def test_networks_that_exhaust_memory_diverge_and_hang_end_alone(
 
 
 def test_a_network_that_kills_its_process_every_time_is_given_up(url: str) -> None:
-    study = run(Job(url, 6, {2: "killed", 3: "killed", 4: "killed", 5: "killed"}), 1, Heard())
+    study = run(Plan(url, 6, {2: "killed", 3: "killed", 4: "killed", 5: "killed"}), 1, Heard())
     check(study, 6)
     failed = [trial for trial in study.trials if trial.state is TrialState.FAIL]
     assert [trial.number for trial in failed] == [2, 3, 4, 5]
@@ -290,23 +290,23 @@ def test_a_network_that_kills_its_process_every_time_is_given_up(url: str) -> No
 
 
 def test_what_goes_wrong_in_a_callback_is_not_lost(url: str) -> None:
-    job = Job(url, 3)
-    study, register = job.open()
+    plan = Plan(url, 3)
+    study, register = plan.open()
     progress = Progress(on_trial_end=lambda _trial: Path("no/such/folder").write_text(""))
     with pytest.raises(FileNotFoundError):
-        Parent(job.work, 1, study, register, SPACE, progress).run()
+        Parent(plan.work, 1, study, register, SPACE, progress).run()
 
 
 def test_workers_that_all_die_end_the_search_with_a_line(url: str) -> None:
     with pytest.raises(UserError, match="10 worker processes in a row died.*SIGKILL"):
-        run(Job(url, 1, dict.fromkeys(range(20), "killed")), 1, Heard())
+        run(Plan(url, 1, dict.fromkeys(range(20), "killed")), 1, Heard())
 
 
 def test_a_worker_that_hangs_is_killed_and_its_trial_is_over(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parent, "KILL_AFTER_SECONDS", 0.5)
-    study = run(Job(url, 5, {1: "hangs"}), 1, Heard(), timeout=1.0)
+    study = run(Plan(url, 5, {1: "hangs"}), 1, Heard(), timeout=1.0)
     check(study, 5)
     (failed,) = [trial for trial in study.trials if trial.state is TrialState.FAIL]
     assert failed.number == 1
@@ -315,7 +315,7 @@ def test_a_worker_that_hangs_is_killed_and_its_trial_is_over(
 
 def test_a_worker_whose_trial_was_taken_drops_the_result_with_a_line(url: str) -> None:
     heard = Heard()
-    study = run(Job(url, 4, {1: "taken"}), 1, heard)
+    study = run(Plan(url, 4, {1: "taken"}), 1, heard)
     assert study.trials[1].state is TrialState.FAIL
     assert study.trials[1].values is None
     assert heard.notices == ["trial 1 was given to another worker; result dropped"]
@@ -323,8 +323,8 @@ def test_a_worker_whose_trial_was_taken_drops_the_result_with_a_line(url: str) -
 
 
 def test_an_interrupted_parent_leaves_no_process_and_no_running_trial(url: str) -> None:
-    job = Job(url, 50, dict.fromkeys(range(10, 60), "hangs"))
-    study, register = job.open()
+    plan = Plan(url, 50, dict.fromkeys(range(10, 60), "hangs"))
+    study, register = plan.open()
     workers: list[int] = []
 
     def on_start(number: int, _worker: int) -> None:
@@ -336,7 +336,7 @@ def test_an_interrupted_parent_leaves_no_process_and_no_running_trial(url: str) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parent, "STOP_SECONDS", 0.5)  # these workers do not listen
         with pytest.raises(KeyboardInterrupt):
-            Parent(job.work, 2, study, register, SPACE, progress).run()
+            Parent(plan.work, 2, study, register, SPACE, progress).run()
     assert not [pid for pid in workers if alive(pid)]
     reasons = [t.user_attrs["fail_reason"] for t in study.trials if t.state is TrialState.FAIL]
     assert reasons == ["interrupted", "interrupted"]
@@ -356,11 +356,11 @@ def test_a_search_whose_file_is_deleted_ends_with_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parent, "LOOK_SECONDS", 0.0)
-    job = Job(sqlite_url(tmp_path / "s.db"), 10_000)
-    study, register = job.open()
+    plan = Plan(sqlite_url(tmp_path / "s.db"), 10_000)
+    study, register = plan.open()
     progress = Progress(on_trial_end=lambda _: (tmp_path / "s.db").unlink(missing_ok=True))
     with pytest.raises(UserError, match=r"s\.db was deleted or replaced while it was in use"):
-        Parent(job.work, 1, study, register, SPACE, progress).run()
+        Parent(plan.work, 1, study, register, SPACE, progress).run()
 
 
 def test_a_worker_stopped_before_its_trial_has_a_place_leaves_it_interrupted(
@@ -370,18 +370,18 @@ def test_a_worker_stopped_before_its_trial_has_a_place_leaves_it_interrupted(
         sys.exit(143)  # as SIGTERM does, here between `ask` and `occupy`
 
     monkeypatch.setattr(Register, "occupy", stopped)
-    job = Job(url, 1)
-    study, _ = job.open()
+    plan = Plan(url, 1)
+    study, _ = plan.open()
     with pytest.raises(SystemExit):
-        job.work(0, Progress())
+        plan.work(0, Progress())
     (trial,) = study.trials
     assert trial.state is TrialState.FAIL
     assert trial.user_attrs["fail_reason"] == "interrupted"
 
 
 def test_what_several_workers_find_lost_is_queued_once(url: str) -> None:
-    job = Job(url, 1)
-    study, register = job.open()
+    plan = Plan(url, 1)
+    study, register = plan.open()
     lost = study.ask(SPACE.distributions)
     lookout = parent.Lookout()
     for _ in range(3):
@@ -395,7 +395,7 @@ def test_what_several_workers_find_lost_is_queued_once(url: str) -> None:
 def test_a_database_that_goes_away_for_a_while_costs_no_score(
     server: Engine, postgres_url: str
 ) -> None:
-    job, heard, name = Job(postgres_url, 30), Heard(), make_url(postgres_url).database
+    plan, heard, name = Plan(postgres_url, 30), Heard(), make_url(postgres_url).database
 
     def allow(*, is_allowed: bool) -> None:
         with server.connect() as connection:
@@ -410,9 +410,9 @@ def test_a_database_that_goes_away_for_a_while_costs_no_score(
             allow(is_allowed=False)
             threading.Timer(3.0, allow, kwargs={"is_allowed": True}).start()
 
-    study, register = job.open()
+    study, register = plan.open()
     progress = Progress(on_trial_start=on_trial_start, on_trial_end=heard.ended.append)
-    Parent(job.work, 2, study, register, SPACE, progress).run()
+    Parent(plan.work, 2, study, register, SPACE, progress).run()
     check(study, 30)
     assert register.num_places() == 0
 

@@ -8,50 +8,50 @@ from nas.cli.words import duration
 
 if TYPE_CHECKING:
     from nas.architecture import Architecture
-    from nas.job import Job
+    from nas.plan import Plan
     from nas.preview import Pace
 
 NUM_PROPOSALS = 5
 DAY = 86_400  # a longer search is told what would make it fit
 
 
-def show_preview(job: Job, target: int) -> None:
+def show_preview(plan: Plan, target: int) -> None:
     """Print the space, proposals and the time, each as soon as it is known."""
     from nas import preview
 
-    scored = _standing(job, target)
-    _print_space(job)
-    proposed = preview.proposals(job, NUM_PROPOSALS)
-    _print_proposals(job, proposed)
-    middle = sorted(proposed, key=job.budget.costs["num_macs"])[len(proposed) // 2]
-    _print_time(job, preview.measure(job, middle), max(0, target - scored))
+    scored = _standing(plan, target)
+    _print_space(plan)
+    proposed = preview.proposals(plan, NUM_PROPOSALS)
+    _print_proposals(plan, proposed)
+    middle = sorted(proposed, key=plan.budget.costs["num_macs"])[len(proposed) // 2]
+    _print_time(plan, preview.measure(plan, middle), max(0, target - scored))
 
 
-def _standing(job: Job, target: int) -> int:
+def _standing(plan: Plan, target: int) -> int:
     """Say where the study stands; gives the number of scored networks."""
     from nas.storage import database_failures_in_one_line
     from nas.study import num_scored
 
-    with database_failures_in_one_line(job.url):
-        study = job.find()
+    with database_failures_in_one_line(plan.url):
+        study = plan.find()
         scored = 0 if study is None else num_scored(study)
     where = "new" if study is None else f"{scored} of {target} networks scored"
-    print(f"study {job.study}: {where}; a dry run writes nothing into it\n")
+    print(f"study {plan.study}: {where}; a dry run writes nothing into it\n")
     return scored
 
 
-def _print_space(job: Job) -> None:
+def _print_space(plan: Plan) -> None:
     from nas import preview
 
-    cost = job.budget.costs["num_params"]
-    print(f"space      {_large(job.space.cardinality)} networks")
+    cost = plan.budget.costs["num_params"]
+    print(f"space      {_large(plan.space.cardinality)} networks")
     for word, pick in (("smallest", min), ("largest", max)):
-        arch = job.space.corner(pick, cost)
+        arch = plan.space.corner(pick, cost)
         print(f"{word:10} {cost(arch):,} parameters  {arch}")
-    for name, (least, most) in job.budget.bounds.items():
+    for name, (least, most) in plan.budget.bounds.items():
         words = name.replace("num_", "").replace("_", " ")
         print(f"limit      {least or 0:,} to {most:,} {words}")
-    inside = preview.num_inside(job)
+    inside = preview.num_inside(plan)
     share = f"1 in {preview.NUM_DRAWS / inside:,.0f}" if inside else "none"
     print(f"inside     {share} of {preview.NUM_DRAWS:,} random networks; only such are proposed")
 
@@ -60,7 +60,7 @@ def _large(number: int) -> str:
     return f"{number:,}" if number < 1_000_000 else f"{number:.1e}"
 
 
-def _print_proposals(job: Job, proposed: list[Architecture]) -> None:
+def _print_proposals(plan: Plan, proposed: list[Architecture]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -71,48 +71,48 @@ def _print_proposals(job: Job, proposed: list[Architecture]) -> None:
     for title in ("params", "of budget", "MACs"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("architecture", overflow="fold")
-    macs = job.budget.costs["num_macs"]
+    macs = plan.budget.costs["num_macs"]
     for arch in proposed:
         params = count_params(arch)
-        share = f"{params / job.budget.max_params:.1%}"
+        share = f"{params / plan.budget.max_params:.1%}"
         table.add_row(f"{params:,}", share, f"{macs(arch):,}", str(arch))
     Console(highlight=False, markup=False).print(table)
 
 
-def _print_time(job: Job, pace: Pace, num_trials: int) -> None:
+def _print_time(plan: Plan, pace: Pace, num_trials: int) -> None:
     from nas import preview
 
-    seconds, at_once = preview.trial_seconds(job, pace), preview.num_at_once(job)
-    total, threads = seconds * num_trials / at_once, job.num_threads
+    seconds, at_once = preview.trial_seconds(plan, pace), preview.num_at_once(plan)
+    total, threads = seconds * num_trials / at_once, plan.num_threads
     print(
         f"\none trial  about {duration(seconds)} (the middle one; steps of "
-        f"{pace.batch_size} images on {job.devices[0]}, {threads} thread{'s'[: threads > 1]})"
+        f"{pace.batch_size} images on {plan.devices[0]}, {threads} thread{'s'[: threads > 1]})"
     )
     print(f"search     {num_trials} trials, {at_once} at once: about {duration(total)}")
-    if final := preview.finalists_seconds(job, pace) / at_once:
+    if final := preview.finalists_seconds(plan, pace) / at_once:
         print(f"finalists  about {duration(final)} more (--finalists 0: none)")
     if total + final > DAY:
-        _print_what_fits(job, pace, (total + final) * at_once / seconds, at_once)
+        _print_what_fits(plan, pace, (total + final) * at_once / seconds, at_once)
 
 
-def _print_what_fits(job: Job, pace: Pace, num_trials: float, at_once: int) -> None:
+def _print_what_fits(plan: Plan, pace: Pace, num_trials: float, at_once: int) -> None:
     """Say how long it would take otherwise; finalists are counted as the trials they are worth."""
     import os
 
     from nas import preview
 
     print("\nThat is days. With one of these added it would be about:")
-    seconds = preview.trial_seconds(job, pace)
+    seconds = preview.trial_seconds(plan, pace)
     totals = {
-        flags: each * num_trials / at_once for flags, each in preview.cheaper(job, pace).items()
+        flags: each * num_trials / at_once for flags, each in preview.cheaper(plan, pace).items()
     }
     cores = os.cpu_count() or 1
-    if job.devices == ("cpu",) and at_once < cores:
+    if plan.devices == ("cpu",) and at_once < cores:
         totals[f"--workers {cores} (at best)"] = seconds * num_trials / cores
     if in_a_day := int(DAY * at_once / seconds):
         totals[f"--trials {in_a_day} --finalists 0"] = DAY
     width = max(map(len, totals), default=0)
     for flags, total in sorted(totals.items(), key=lambda pair: pair[1]):
         print(f"  {flags:{width}}  {duration(total)}{'' if total > DAY else '  fits a day'}")
-    if job.devices == ("cpu",):
+    if plan.devices == ("cpu",):
         print("  a GPU: none is used here")

@@ -25,15 +25,14 @@ def report(
     nas report cifar10-resnet-5M-standard --out report.html --open
     """
     from nas.cli.words import study_options
-    from nas.find_study import find_study, study_url
+    from nas.find_study import find_study, study_folder
     from nas.report import write_report
     from nas.storage import silence_optuna
 
     silence_optuna()
     found = find_study(study, storage)
     if out is None:
-        study_url(found.study_name)  # refuses a name that would leave `studies/`
-        out = Path("studies") / found.study_name / "report.html"
+        out = study_folder(found.study_name) / "report.html"
     write_report(found, out, options=study_options(found.study_name, storage))
     print(out)
     if open_it:

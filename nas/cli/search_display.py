@@ -107,7 +107,7 @@ class Lines:
     def end(self, study: Study, why: str) -> None:
         """Print the ten best and the commands to go on with."""
         from nas.cli.leaderboard import print_table
-        from nas.find_study import default_url
+        from nas.find_study import study_url
         from nas.results import leaderboard, refused_draws
 
         ending = {"complete": "complete", "timeout": "stopped by --timeout"}.get(why, why)
@@ -117,7 +117,7 @@ class Lines:
         if frame.empty:
             return
         print_table(frame.head(TOP))
-        storage = None if self._url == default_url(study.study_name) else self._url
+        storage = None if self._url == study_url(study.study_name) else self._url
         options = study_options(study.study_name, storage)
         named = study_argument(study.study_name, storage)
         print(f"\nlook:    python -m nas dashboard{named}")

@@ -1,11 +1,41 @@
-"""Job: a search as a value, and what a worker of it does, in whatever process it is."""
+"""Plan: a search as a value, and what a worker of it does, in whatever process it is."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nas.complexity import log_costs
+from nas.data import load_training_data
+from nas.evaluation import is_even
+from nas.finalists import (
+    FinalistWorker,
+    final_timeout,
+    open_finalists,
+    queue_finalists,
+    write_finalist_notes,
+)
+from nas.find_study import load_study, register_of
+from nas.objective import Objective
+from nas.parent import Parent
+from nas.presets import hand_made
+from nas.proxy import ProxyData
+from nas.pruner import OverBudgetPruner
+from nas.samplers import make_sampler
+from nas.split import SPLIT_SEED
+from nas.storage import (
+    database_failures_in_one_line,
+    is_begun,
+    open_storage,
+    silence_optuna,
+)
+from nas.study import claimer, identity, open_study, refuse_other
+from nas.width_scaling import WidthScaling
+from nas.workers import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,13 +54,10 @@ if TYPE_CHECKING:
     from nas.register import Register
     from nas.samplers import BudgetSampler
     from nas.space import SearchSpace
-    from nas.workers import Worker
-
-# As in `search.py`, what takes seconds to import is imported when it is used.
 
 
 @dataclass(frozen=True)
-class Job:
+class Plan:
     """A search as a value: all that a worker must know, in whatever process it is.
 
     Attributes:
@@ -71,8 +98,6 @@ class Job:
 
     def open(self) -> tuple[Study, RDBStorage]:
         """Create the study, or continue it."""
-        from nas.storage import open_storage
-
         storage = open_storage(self.url)
         return self._open(storage), storage
 
@@ -80,12 +105,8 @@ class Job:
         """Find the study if it was begun; nothing is written.
 
         Raises:
-            UserError: It holds scores that this job's could not be compared with.
+            UserError: It holds scores that this plan's could not be compared with.
         """
-        from nas.find_study import load_study
-        from nas.storage import is_begun, open_storage
-        from nas.study import refuse_other
-
         storage = open_storage(self.url, create=False) if is_begun(self.url) else None
         study = None if storage is None else load_study(storage, self.study)
         if study is not None:
@@ -105,8 +126,6 @@ class Job:
         Returns:
             Why it ended, as `Worker.run` says.
         """
-        from nas.find_study import register_of
-
         register = register_of(study)
         work = partial(self.work, target, deadline)
         why = self._spread(work, study, register, progress, self.trial_timeout)
@@ -124,14 +143,6 @@ class Job:
         progress: Progress,
     ) -> bool:
         """Score finalists that have no score yet; False if the deadline came first."""
-        from nas.finalists import (
-            final_timeout,
-            open_finalists,
-            queue_finalists,
-            write_finalist_notes,
-        )
-        from nas.find_study import register_of
-
         sister = open_finalists(storage, study, self.proxy)
         register = register_of(sister)
         left = queue_finalists(study, sister, register, self.space, wanted, self.proxy.seed)
@@ -153,8 +164,6 @@ class Job:
         trial_timeout: float | None,
     ) -> str:
         """Have the workers do it, whose trials are those of `study`; says why they ended."""
-        from nas.parent import Parent
-
         if self.num_workers == 0:
             return work(0, progress)
         parent = Parent(
@@ -169,18 +178,12 @@ class Job:
 
     def work_on_finalists(self, deadline: float | None, index: int, progress: Progress) -> str:
         """Be worker `index` of the finalists, likewise."""
-        from nas.finalists import FinalistWorker
-
         with self._ready():
             return FinalistWorker.of(self._worker(index, progress)).run(0, deadline)
 
     @contextmanager
     def _ready(self) -> Iterator[None]:
         """Make a worker process ready; with 0 of them, the caller's is left as it is."""
-        import torch
-
-        from nas.storage import database_failures_in_one_line, silence_optuna
-
         if self.num_workers:
             silence_optuna()
             torch.set_num_threads(self.num_threads)
@@ -189,13 +192,6 @@ class Job:
 
     def _worker(self, index: int, progress: Progress) -> Worker:
         """Open the study and put the worker together."""
-        from nas.find_study import register_of
-        from nas.objective import Objective
-        from nas.proxy import ProxyData
-        from nas.storage import open_storage
-        from nas.study import claimer
-        from nas.workers import Worker
-
         storage = open_storage(self.url)
         study = self._open(storage)
         register = register_of(study)
@@ -229,13 +225,9 @@ class Job:
 
     def data(self) -> TrainingData:
         """Load the images."""
-        from nas.data import load_training_data
-
         return load_training_data(self.dataset, self.data_root)
 
     def _open(self, storage: RDBStorage) -> Study:
-        from nas.pruner import OverBudgetPruner
-        from nas.study import open_study
 
         pruner = OverBudgetPruner(self.budget.limits(self.space))
         first = baselines(self.space, self.budget)
@@ -243,9 +235,6 @@ class Job:
         return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
 
     def _identity(self) -> dict[str, Any]:
-        from nas.evaluation import is_even
-        from nas.split import SPLIT_SEED
-        from nas.study import identity
 
         data = self.data()
         split = f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
@@ -255,10 +244,6 @@ class Job:
 
     def proposer(self, claim: Callable[[str, FrozenTrial], bool]) -> BudgetSampler:
         """Make the sampler; `claim` says whether an arch_id may still be proposed."""
-        from nas.complexity import log_costs
-        from nas.samplers import make_sampler
-        from nas.width_scaling import WidthScaling
-
         limits = self.budget.limits(self.space)
         scaling = WidthScaling(self.space, limits)
         return make_sampler(
@@ -275,10 +260,6 @@ class Job:
 
 def baselines(space: SearchSpace, budget: Budget) -> dict[str, Architecture]:
     """Give the hand-made networks within the limits, or ResNet26_97 scaled to them."""
-    from dataclasses import replace
-
-    from nas.presets import hand_made
-
     networks = {
         name: replace(
             arch,
