@@ -11,7 +11,7 @@ from optuna_dashboard import wsgi
 
 from nas.errors import UserError
 from nas.find_study import database_of, load_study
-from nas.sisters import write_study_note
+from nas.notes import write_study_note
 from nas.storage import is_read_only
 
 if TYPE_CHECKING:

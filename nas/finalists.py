@@ -15,10 +15,11 @@ from optuna.trial import TrialState
 
 from nas.architecture import Architecture
 from nas.find_study import FINALISTS, register_of
+from nas.notes import write_note
 from nas.objective import Objective
 from nas.register import Lookout, Register
 from nas.results import leaderboard
-from nas.sisters import finalists_table, open_sister, write_note
+from nas.sisters import finalists_table, open_sister
 from nas.study import enqueue, scored_trials
 from nas.workers import Worker, look
 

@@ -1,4 +1,4 @@
-"""A person's notes on trials: a section of the dashboard's note, and what is typed there."""
+"""The dashboard's notes on trials: sections that this tool writes, and what a person wrote."""
 
 from __future__ import annotations
 
@@ -8,20 +8,54 @@ from typing import TYPE_CHECKING
 
 import optuna
 from optuna.samplers import RandomSampler
-from optuna_dashboard import get_note
+from optuna_dashboard import get_note, save_note
 
 from nas.samplers import trial_id
-from nas.sisters import SECTION_BEGIN, SECTION_END, write_note
 from nas.study import get_trial
 
 if TYPE_CHECKING:
     from optuna.study import Study
+    from optuna.trial import Trial
 
-HEADING = "Note"
+# Link definitions that nothing links to, which Markdown shows nothing of.
+SECTION_BEGIN, SECTION_END = "\n[//]: # ({0})\n\n", "\n\n[//]: # (end of {0})\n"
+
+HEADING = "Note"  # of the section that holds a person's
 BEGIN = re.escape(SECTION_BEGIN.format("HEADING")).replace("HEADING", "(.*?)")
 END = re.escape(SECTION_END.format("HEADING")).replace("HEADING", r"\1")
 SECTION = re.compile(rf"{BEGIN}## .*?\n\n(.*?){END}", re.DOTALL)
 HAS_NOTE = re.compile(r"dashboard:(\d+):note_ver")
+
+
+def write_note(study: Study, number: int, heading: str, body: str) -> None:
+    """Put a section into the dashboard's note on a trial, in place of its last version.
+
+    The only thing that can still be written there: a finished trial never changes. What a person
+    wrote around the section stays.
+    """
+    own = optuna.load_study(
+        storage=study._storage,  # noqa: SLF001 - it has no getter
+        study_name=study.study_name,
+        sampler=RandomSampler(),  # TPE would write into the finished trial as soon as it is wrapped
+    )
+    source = own.get_trials(deepcopy=False)[number]
+    trial = optuna.trial.Trial(own, trial_id(source))  # `save_note` refuses a FrozenTrial
+    _write_section(trial, heading, body)
+
+
+def write_study_note(study: Study, heading: str, body: str) -> None:
+    """Put a section into the dashboard's note on the study, as `write_note` on a trial."""
+    _write_section(study, heading, body)
+
+
+def _write_section(noted: Study | Trial, heading: str, body: str) -> None:
+    found = get_note(noted)
+    before, _, rest = found.partition(SECTION_BEGIN.format(heading))
+    after = rest.partition(SECTION_END.format(heading))[2]
+    section = f"{SECTION_BEGIN}## {{0}}\n\n{{1}}{SECTION_END}".format(heading, body)
+    written = f"{before}{section}{after}"
+    if written != found:
+        save_note(noted, written)
 
 
 def set_note(study: Study, number: int, text: str) -> None:

@@ -15,13 +15,13 @@ from nas.errors import UserError, brief
 from nas.export import CONFIG, read_json, save_model
 from nas.files import write_whole
 from nas.learning_curve import learning_curve_page
+from nas.notes import write_note
 from nas.samplers import trial_id
 from nas.sisters import (
     ended_elsewhere_in_one_line,
     report_values,
     resume_or_start,
     retrained_table,
-    write_note,
 )
 from nas.study import fail
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 METRIC = "accuracy"
-# Of a section in a note: link definitions that nothing links to, which Markdown shows nothing of.
-SECTION_BEGIN, SECTION_END = "\n[//]: # ({0})\n\n", "\n\n[//]: # (end of {0})\n"
 
 
 def open_sister(storage: BaseStorage, study_name: str, kind: str) -> Study:
@@ -90,39 +88,6 @@ def report_values(sister: Study, trial: Trial, values: list[float]) -> None:
     for epoch, value in enumerate(values):
         if epoch not in known:
             trial.report(value, epoch)
-
-
-def write_note(study: Study, number: int, heading: str, body: str) -> None:
-    """Put a section into the dashboard's note on a trial, in place of its last version.
-
-    The only thing that can still be written there: a finished trial never changes. What a person
-    wrote around the section stays.
-    """
-    own = optuna.load_study(
-        storage=study._storage,  # noqa: SLF001 - it has no getter
-        study_name=study.study_name,
-        sampler=RandomSampler(),  # TPE would write into the finished trial as soon as it is wrapped
-    )
-    source = own.get_trials(deepcopy=False)[number]
-    trial = optuna.trial.Trial(own, trial_id(source))  # `save_note` refuses a FrozenTrial
-    _write_section(trial, heading, body)
-
-
-def write_study_note(study: Study, heading: str, body: str) -> None:
-    """Put a section into the dashboard's note on the study, as `write_note` on a trial."""
-    _write_section(study, heading, body)
-
-
-def _write_section(noted: Study | Trial, heading: str, body: str) -> None:
-    from optuna_dashboard import get_note, save_note
-
-    found = get_note(noted)
-    before, _, rest = found.partition(SECTION_BEGIN.format(heading))
-    after = rest.partition(SECTION_END.format(heading))[2]
-    section = f"{SECTION_BEGIN}## {{0}}\n\n{{1}}{SECTION_END}".format(heading, body)
-    written = f"{before}{section}{after}"
-    if written != found:
-        save_note(noted, written)
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from nas import copying
 from nas.cli import main
 from nas.copying import copy_database
 from nas.errors import UserError
+from nas.notes import write_note
 from nas.register import Register
-from nas.sisters import open_sister, write_note
+from nas.sisters import open_sister
 from nas.storage import open_storage, sqlite_url
 
 if TYPE_CHECKING:

@@ -26,11 +26,11 @@ from nas.errors import UserError
 from nas.find_study import find_storage, find_study
 from nas.history import history
 from nas.neighbours import distance
-from nas.notes import notes, set_note
+from nas.notes import notes, set_note, write_note
 from nas.register import Register
 from nas.results import refused_draws
 from nas.samplers import trial_id
-from nas.sisters import open_sister, retrained_table, write_note
+from nas.sisters import open_sister, retrained_table
 from nas.storage import open_storage, sqlite_url
 from nas.study import enqueue, fail, requeue, stored_space
 from nas.transaction import one_transaction
