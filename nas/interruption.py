@@ -49,9 +49,9 @@ class Interruption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let through what no step came after, unless something else went wrong."""
+        """Let through what no step came after, also where the step failed; not amid an exit."""
         self._restore()
-        if error is None:
+        if error is None or isinstance(error, Exception):
             self.let_through()
 
     def _hold(self, number: int, _frame: FrameType | None) -> None:

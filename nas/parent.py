@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from nas.errors import DeviceLostError, UserError
+from nas.interruption import Interruption
 from nas.progress import Progress
 from nas.register import Lookout
-from nas.storage import DATABASE_ERRORS, was_cut_off
+from nas.storage import DATABASE_ERRORS, RECONNECT_SECONDS, was_cut_off
 from nas.workers import LOOK_SECONDS, MAX_FAILURES, look, release
 
 if TYPE_CHECKING:
@@ -40,10 +41,13 @@ if TYPE_CHECKING:
 
     Work = Callable[[int, Progress], str]
 
-PRELOADED = ["nas.plan"]  # what workers work by, and with it torch and Optuna
+# What workers work by, and with it torch and Optuna; and what these import when first used: the
+# first optimizer, a database that is opened. Without those a worker's start took 5 s of CPU more.
+PRELOADED = ["nas.plan", "torch._dynamo", "alembic.command"]
 HEARING_SECONDS = 1.0  # between looks at the clock while no worker says anything
 STEP_SECONDS = 0.1  # between the steps that a worker tells of
-KILL_AFTER_SECONDS = 10.0  # past its time a trial ends itself, unless its worker hangs
+# Past its time a trial ends itself, unless its worker hangs, or waits for a database to record it.
+KILL_AFTER_SECONDS = 30.0 + RECONNECT_SECONDS
 STOP_SECONDS = 10.0  # for the workers to end their trials as interrupted
 EXIT_TERMINATED = 143
 EXIT_DEVICE_LOST = 1
@@ -113,10 +117,10 @@ class Parent:
         process = context.Process(
             target=_serve, args=(self.work, index, writer), daemon=True, name=f"worker {index}"
         )
-        with _caller_left_alone():
+        with Interruption(), _caller_left_alone():
             process.start()
+            self._crew.append(_Member(index, process, reader))
         writer.close()
-        self._crew.append(_Member(index, process, reader))
 
     def _hear(self) -> None:
         wait(
@@ -125,10 +129,13 @@ class Parent:
         )
         for member in list(self._crew):
             is_dead = not member.process.is_alive()  # before the last of what it said is read
-            while member in self._crew and (said := _said(member)) is not None:
-                self._take(member, *said)
+            self._listen(member)
             if is_dead and member in self._crew:
                 self._replace(member, "lost", _how_it_ended(member.process.exitcode))
+
+    def _listen(self, member: _Member) -> None:
+        while member in self._crew and (said := _said(member)) is not None:
+            self._take(member, *said)
 
     def _take(self, member: _Member, name: str, arguments: tuple[Any, ...]) -> None:
         """Pass on what a worker said, and act on what concerns the parent."""
@@ -177,6 +184,9 @@ class Parent:
             return
         latest = time.monotonic() - self.trial_timeout - KILL_AFTER_SECONDS
         for member in list(self._crew):
+            self._listen(member)  # the parent may have been away itself
+            if member not in self._crew:
+                continue
             if member.trial_since is not None and member.trial_since < latest:
                 member.process.kill()
                 member.process.join()

@@ -33,7 +33,7 @@ from nas.storage import (
     open_storage,
     silence_optuna,
 )
-from nas.study import claimer, identity, open_study, refuse_other
+from nas.study import claimer, identity, num_scored, open_study, refuse_other
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker
 
@@ -126,9 +126,10 @@ class Plan:
         Returns:
             Why it ended, as `Worker.run` says.
         """
-        register = register_of(study)
-        work = partial(self.work, target, deadline)
-        why = self._spread(work, study, register, progress, self.trial_timeout)
+        why = "complete"
+        if num_scored(study) < target:
+            work = partial(self.work, target, deadline)
+            why = self._spread(work, study, register_of(study), progress, self.trial_timeout)
         if self.finalists is None or why == "timeout":
             return why
         is_in_time = self._refine(self.finalists, study, storage, deadline, progress)

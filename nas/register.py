@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 15  # between the heartbeats of a process that has a place
 GRACE_SECONDS = 60  # without one, after which another host's process counts as lost
+BLIND_SECONDS = 45  # without a look: the database may have been away, and silence is its own
 
 TABLES = MetaData()
 _LOCKS = Table("nas_locks", TABLES, Column("study", String(32), primary_key=True))
@@ -142,17 +143,18 @@ class Lookout:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seen: dict[int, tuple[int, float]] = {}
+        self._seen: dict[int, tuple[int, float, float]] = {}
 
     def is_lost(self, place: Place) -> bool:
         """Tell whether a place's process is dead here, or silent elsewhere for too long."""
         if place.is_here:
             return place.is_dead()
-        beats, since = self._seen.get(place.trial_id, (-1, 0.0))
-        if beats != place.beats:
-            self._seen[place.trial_id] = place.beats, self._clock()
-            return False
-        return self._clock() - since > GRACE_SECONDS
+        now = self._clock()
+        beats, since, looked_at = self._seen.get(place.trial_id, (-1, now, now))
+        if beats != place.beats or now - looked_at > BLIND_SECONDS:
+            since = now
+        self._seen[place.trial_id] = place.beats, since, now
+        return now - since > GRACE_SECONDS
 
 
 class Register:

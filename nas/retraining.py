@@ -188,12 +188,20 @@ class Retraining:
         with only_here(folder):
             found = find_finished(self.sister, self.identity(network, seed))
             record = self._record(network, seed, folder)
+            checkpoints = Checkpoints(
+                folder / "checkpoints",
+                record.identity,
+                self.keeps_checkpoints,
+                self.checkpoint_seconds,
+            )
             if found is not None:
-                record.write_note()  # it may have been trained under another name before
                 retrained = self._finished_before(found, network, folder)
             else:
                 self.listener.on_start(folder, seed, self.config.epochs)
-                retrained = self._run(network, seed, record)
+                retrained = self._run(network, seed, record, checkpoints)
+            # Of one finished before too: by another name, or killed right after its record.
+            checkpoints.remove()
+            record.write_note()
         self.listener.on_end(retrained)
         return retrained
 
@@ -219,14 +227,10 @@ class Retraining:
             curve="val_accuracy" if self.is_held_out else "train_accuracy",
         )
 
-    def _run(self, network: Network, seed: int, record: RetrainRecord) -> Retrained:
+    def _run(
+        self, network: Network, seed: int, record: RetrainRecord, checkpoints: Checkpoints
+    ) -> Retrained:
         record.refuse_another()
-        checkpoints = Checkpoints(
-            record.folder / "checkpoints",
-            record.identity,
-            self.keeps_checkpoints,
-            self.checkpoint_seconds,
-        )
         try:
             trained = self._train(network, seed, checkpoints, record)
             measured = self._score(trained)
@@ -257,8 +261,6 @@ class Retraining:
                 compiled=self.is_compiled,
             ),
         )
-        checkpoints.remove()
-        record.write_note()
         return Retrained(record.folder, number, network.name, seed, self.split, **measured)
 
     @property

@@ -133,7 +133,8 @@ def _set_up(
     for name, arch in baselines.items():
         if name not in present:
             enqueue(study, space, arch, proposed_by="baseline", baseline=name)
-    study.set_user_attr("token", secrets.token_hex(16))  # last: it says that the others are there
+    if "token" not in study.user_attrs:  # another process may have taken this one for dead
+        study.set_user_attr("token", secrets.token_hex(16))  # last: it says that all else is there
 
 
 def _continue(

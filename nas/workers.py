@@ -80,6 +80,8 @@ class Worker:
         with _beating(self.register):
             for cut in itertools.count(1):
                 try:
+                    if cut > 1:  # what `_let_go` could not do while the database was away
+                        self._release_own()
                     return self._run(target, deadline)
                 except DATABASE_ERRORS as error:
                     if not was_cut_off(error) or cut == MAX_CUTS:
@@ -100,9 +102,12 @@ class Worker:
     def _let_go(self) -> None:
         """End the trial in flight, if there is one, however this process came to leave it."""
         with suppress(*DATABASE_ERRORS):  # then whoever looks next finds it lost
-            release(self.study, self.register, Place.is_own, "interrupted")
-            with self.register.lock():
-                _end_unplaced(self.study, self.register)
+            self._release_own()
+
+    def _release_own(self) -> None:
+        release(self.study, self.register, Place.is_own, "interrupted")
+        with self.register.lock():
+            _end_unplaced(self.study, self.register)
 
     def _run(self, target: int, deadline: float | None) -> str:
         failures, looked_at = 0, -LOOK_SECONDS

@@ -25,6 +25,7 @@ FLAGS = (
     "--no-first-run",
 )
 PATIENCE = 60  # seconds until what is waited for must be there
+DRAWN = "return document.body?.dataset.drawn === 'yes'"
 
 
 def open_chromium() -> WebDriver | None:
@@ -51,7 +52,7 @@ class Page:
 
     def open_report(self, path: Path) -> None:
         self.open(path.resolve().as_uri())
-        self.until("return document.body.dataset.drawn === 'yes'")
+        self.until(DRAWN)
 
     def looks(self, width: int, height: int, *, scheme: str) -> None:
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}

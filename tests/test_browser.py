@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from browser import PATIENCE, Page, open_chromium
+from browser import DRAWN, PATIENCE, Page, open_chromium
 from fake_study import add_retrained, fake_study
 from selenium.webdriver.common.by import By
 
@@ -149,6 +149,6 @@ def test_the_study_note_leads_to_the_report_as_it_stands(page: Page, dashboard: 
     page.until_text("Report of mine")
     assert "[//]" not in page.ask("return document.body.innerText")
     page.browser.find_element(By.LINK_TEXT, "Report of mine").click()
-    page.until("return document.body.dataset.drawn === 'yes'")
+    page.until(DRAWN)
     assert page.column("train it in full")[0].endswith("--study mine")
     assert page.errors() == []

@@ -90,8 +90,8 @@ def test_a_study_comes_back_from_a_server_unchanged(tmp_path: Path, postgres_url
 
 def test_a_backup_in_mid_search_holds_the_trials_of_one_moment(tmp_path: Path) -> None:
     source = sqlite_url(tmp_path / "a.db")
-    study = small_study(source)
-    stop = threading.Event()
+    small_study(source)
+    begun, stop = threading.Event(), threading.Event()
 
     def search() -> None:
         own = optuna.load_study(study_name="s", storage=open_storage(source))
@@ -99,19 +99,22 @@ def test_a_backup_in_mid_search_holds_the_trials_of_one_moment(tmp_path: Path) -
             trial = own.ask()
             trial.set_user_attr("last", "written")
             own.tell(trial, 1.0)
+            begun.set()
 
     searching = threading.Thread(target=search)
     searching.start()
-    for number in range(3):
-        target = sqlite_url(tmp_path / f"b{number}.db")
-        copy_database(source, target)
-        copied = optuna.load_study(study_name="s", storage=open_storage(target)).trials
-        assert [trial.number for trial in copied] == list(range(len(copied)))
-        complete = [trial for trial in copied[5:] if trial.state is TrialState.COMPLETE]
-        assert all("last" in trial.user_attrs for trial in complete)
-    stop.set()
-    searching.join()
-    assert len(study.trials) > 5
+    assert begun.wait(60)
+    try:
+        for number in range(3):
+            target = sqlite_url(tmp_path / f"b{number}.db")
+            copy_database(source, target)
+            copied = optuna.load_study(study_name="s", storage=open_storage(target)).trials
+            assert [trial.number for trial in copied] == list(range(len(copied)))
+            complete = [trial for trial in copied[5:] if trial.state is TrialState.COMPLETE]
+            assert all("last" in trial.user_attrs for trial in complete)
+    finally:
+        stop.set()
+        searching.join()
 
 
 TYPED = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=20)

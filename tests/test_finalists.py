@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
+import os
+import signal
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -163,17 +164,20 @@ def test_after_ctrl_c_worker_processes_give_the_scores_that_one_process_gives(
 
 def test_a_worker_killed_in_mid_finalist_is_replaced(tiny: Search) -> None:
     sisters: list[Study] = []
+    killed: list[int] = []
 
     def on_trial_start(_number: int, _worker: int) -> None:
-        if len(sisters) == 1:
-            sisters.append(sisters[0])
-            multiprocessing.active_children()[0].kill()
+        if not killed:
+            (place,) = register_of(sisters[0]).places()
+            killed.append(place.pid)
+            os.kill(place.pid, signal.SIGKILL)
 
     progress = Progress(
         on_finalists=lambda sister, _number: sisters.append(sister), on_trial_start=on_trial_start
     )
+    tiny(1)
     study = tiny(1, finalists="1x3", workers=1, progress=progress)
-    assert len(sisters) == 2, "nothing was killed"
+    assert killed
     assert keys(finalists_of(study)) == [(0, 1), (0, 2), (0, 3)]
     assert "lost" in {t.user_attrs.get("fail_reason") for t in sisters[0].get_trials()}
 

@@ -259,6 +259,17 @@ def test_a_training_that_ends_before_its_note_leaves_no_checkpoints(
     assert not list(folder.rglob("checkpoints"))
 
 
+def test_checkpoints_of_a_training_that_was_killed_after_its_record_go_with_the_next_command(
+    outside: Retrain,
+) -> None:
+    (retrained,) = outside()
+    left = retrained.folder / "checkpoints"
+    left.mkdir()
+    (left / "step-1-0.safetensors").touch()
+    assert outside() == [retrained]
+    assert not left.exists()
+
+
 def test_a_training_on_other_images_is_named_so_and_gives_the_study_no_accuracy(
     study: Study, parts: dict[str, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -508,6 +519,16 @@ def test_a_second_signal_does_not_wait_for_the_end_of_the_step() -> None:
 def test_a_signal_of_which_no_step_came_after_is_let_through_in_the_end() -> None:
     with pytest.raises(KeyboardInterrupt), Interruption():
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_in_a_step_that_fails_is_not_forgotten() -> None:
+    def diverge_after_a_signal() -> None:
+        with Interruption():
+            signal.raise_signal(signal.SIGINT)
+            raise DivergedError
+
+    with pytest.raises(KeyboardInterrupt):
+        diverge_after_a_signal()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

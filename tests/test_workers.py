@@ -12,6 +12,8 @@ import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import active_children
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +22,13 @@ import pytest
 import torch
 from optuna.trial import TrialState
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import OperationalError
 
-from nas import Progress, parent
+from nas import Progress, parent, workers
 from nas.budget import Budget
 from nas.complexity import count_params
 from nas.errors import UserError
-from nas.find_study import find_sister
+from nas.find_study import find_sister, find_study
 from nas.parent import Parent
 from nas.register import Register
 from nas.samplers import make_sampler, trial_id
@@ -90,7 +93,7 @@ class Plan:
             progress.on_trial_end,
             on_trial_start=lambda number: progress.on_trial_start(number, index),
             on_notice=progress.on_notice,
-        ).run(self.target)
+        ).run(self.target, time.monotonic() + 300)  # for a search that would never end
 
     def score(self, study: Study, trial: Trial) -> float:
         for name, dist in SPACE.distributions.items():
@@ -145,10 +148,30 @@ class Heard:
         )
 
 
-def run(plan: Plan, workers: int, heard: Heard, timeout: float | None = None) -> Study:
+def run(plan: Plan, num_workers: int, heard: Heard) -> Study:
     study, register = plan.open()
-    assert Parent(plan.work, workers, study, register, SPACE, heard.progress, timeout).run()
+    assert Parent(plan.work, num_workers, study, register, SPACE, heard.progress).run()
     assert register.num_places() == 0, "no place is left behind"
+    return study
+
+
+def run_with_timeout(
+    plan: Plan, num_workers: int, heard: Heard, *, trial: int, seconds: float
+) -> Study:
+    """Run with a timeout that holds from the start of one trial to the next notice."""
+    study, register = plan.open()
+    crew = Parent(plan.work, num_workers, study, register, SPACE, Progress())
+
+    def on_trial_start(number: int, _worker: int) -> None:
+        if number == trial:
+            crew.trial_timeout = seconds
+
+    def on_notice(line: str) -> None:
+        crew.trial_timeout = None
+        heard.notices.append(line)
+
+    crew.progress = Progress(on_trial_start=on_trial_start, on_notice=on_notice)
+    crew.run()
     return study
 
 
@@ -177,10 +200,9 @@ def test_a_killed_workers_network_is_tried_again_by_another_worker(url: str) -> 
     check(study, 8)
     failed = [trial for trial in study.trials if trial.state is TrialState.FAIL]
     assert [trial.user_attrs["fail_reason"] for trial in failed] == ["lost", "lost"]
-    details = {trial.user_attrs["fail_detail"] for trial in failed}
-    assert details == {
-        "its process was ended by SIGKILL (out of memory?)",
-        "its process ended with code 7",
+    assert {notice.partition(": ")[2] for notice in heard.notices} == {
+        "its process was ended by SIGKILL (out of memory?); another one takes its place",
+        "its process ended with code 7; another one takes its place",
     }
     scored = {tuple(t.params.items()) for t in study.trials if t.state is TrialState.COMPLETE}
     assert {tuple(trial.params.items()) for trial in failed} <= scored
@@ -231,7 +253,7 @@ def test_a_database_that_another_program_locks_for_a_while_is_waited_for(tmp_pat
     def on_trial_start(number: int, _worker: int) -> None:
         if number == 4:
             locking.start()
-            locked.wait()
+            assert locked.wait(90)
 
     locked, locking = threading.Event(), threading.Thread(target=lock)
     study, register = plan.open()
@@ -266,19 +288,16 @@ def test_networks_that_exhaust_memory_diverge_and_hang_end_alone(
     memory_group: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parent, "KILL_AFTER_SECONDS", 0.5)
-    plan = Plan(url, 12, {2: str(memory_group), 5: "diverges", 8: "hangs"})
-    study = run(plan, 2, Heard(), timeout=3.0)
+    plan, heard = Plan(url, 12, {2: str(memory_group), 5: "diverges", 8: "hangs"}), Heard()
+    study = run_with_timeout(plan, 2, heard, trial=8, seconds=3)
     check(study, 12)
-    reasons = {
-        trial.number: (trial.user_attrs["fail_reason"], trial.user_attrs["fail_detail"])
-        for trial in study.trials
-        if trial.state is TrialState.FAIL
-    }
-    assert reasons == {
-        2: ("lost", "its process was ended by SIGKILL (out of memory?)"),
-        5: ("diverged", "the training loss of epoch 1 is nan"),
-        8: ("timeout", "killed, 3 s of the trial were long over"),
-    }
+    failed = {t.number: t.user_attrs for t in study.trials if t.state is TrialState.FAIL}
+    assert {number: attrs["fail_reason"] for number, attrs in failed.items()} == {
+        2: "lost", 5: "diverged", 8: "timeout",
+    }  # fmt: skip
+    assert failed[5]["fail_detail"] == "the training loss of epoch 1 is nan"
+    assert failed[8]["fail_detail"] == "killed, 3 s of the trial were long over"
+    assert "SIGKILL (out of memory?)" in heard.notices[0]
 
 
 def test_a_network_that_kills_its_process_every_time_is_given_up(url: str) -> None:
@@ -287,6 +306,25 @@ def test_a_network_that_kills_its_process_every_time_is_given_up(url: str) -> No
     failed = [trial for trial in study.trials if trial.state is TrialState.FAIL]
     assert [trial.number for trial in failed] == [2, 3, 4, 5]
     assert len({tuple(trial.params.items()) for trial in failed}) == 1
+
+
+def test_ctrl_c_while_a_worker_starts_leaves_the_caller_as_it_was_and_no_process(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, before, caller = ForkServerProcess.start, dict(os.environ), sys.modules["__main__"]
+
+    def interrupted(process: ForkServerProcess) -> None:
+        start(process)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ForkServerProcess, "start", interrupted)
+    plan = Plan(url, 300)
+    study, register = plan.open()
+    with pytest.raises(KeyboardInterrupt):
+        Parent(plan.work, 1, study, register, SPACE, Heard().progress).run()
+    assert sys.modules["__main__"] is caller
+    assert dict(os.environ) == before
+    assert not [each for each in active_children() if each.name == "worker 0"]
 
 
 def test_what_goes_wrong_in_a_callback_is_not_lost(url: str) -> None:
@@ -306,7 +344,7 @@ def test_a_worker_that_hangs_is_killed_and_its_trial_is_over(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parent, "KILL_AFTER_SECONDS", 0.5)
-    study = run(Plan(url, 5, {1: "hangs"}), 1, Heard(), timeout=1.0)
+    study = run_with_timeout(Plan(url, 5, {1: "hangs"}), 1, Heard(), trial=1, seconds=0.5)
     check(study, 5)
     (failed,) = [trial for trial in study.trials if trial.state is TrialState.FAIL]
     assert failed.number == 1
@@ -391,6 +429,32 @@ def test_what_several_workers_find_lost_is_queued_once(url: str) -> None:
     assert study.trials[1].params == lost.params
 
 
+def test_a_trial_whose_end_could_not_be_written_twice_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = OperationalError("x", {}, Exception("gone"), connection_invalidated=True)
+    score, release = Plan.score, workers.release
+    cut: list[int] = []
+
+    def score_cut_off(plan: Plan, study: Study, trial: Trial) -> float:
+        if cut:
+            return score(plan, study, trial)
+        cut.append(trial.number)
+        monkeypatch.setattr(workers, "release", release_cut_off)
+        raise gone
+
+    def release_cut_off(*_: object) -> None:
+        monkeypatch.setattr(workers, "release", release)
+        raise gone
+
+    monkeypatch.setattr(Plan, "score", score_cut_off)
+    plan = Plan(sqlite_url(tmp_path / "s.db"), 3)
+    study, register = plan.open()
+    assert plan.work(0, Progress()) == "complete"
+    assert register.num_places() == 0
+    assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 3
+
+
 @pytest.mark.postgres
 def test_a_database_that_goes_away_for_a_while_costs_no_score(
     server: Engine, postgres_url: str
@@ -400,10 +464,9 @@ def test_a_database_that_goes_away_for_a_while_costs_no_score(
     def allow(*, is_allowed: bool) -> None:
         with server.connect() as connection:
             connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {is_allowed}"))
-            connection.execute(
-                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :n"),
-                {"n": name},
-            )
+            if not is_allowed:
+                backends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                connection.execute(text(f"{backends} WHERE datname = :n"), {"n": name})
 
     def on_trial_start(number: int, _worker: int) -> None:
         if number == 10:
@@ -456,6 +519,8 @@ def test_ctrl_c_stops_a_search_and_its_workers_and_the_same_command_goes_on(
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error == "interrupted; the same command goes on from here\n"
+    left = find_study("synthetic-tiny-3k-tiny", None)
+    assert not left.get_trials(states=(TrialState.RUNNING,))
     study = tiny(3, study="synthetic-tiny-3k-tiny")
     assert {t.state for t in study.trials} <= {
         TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING,
@@ -469,7 +534,7 @@ def test_workers_leave_ctrl_c_to_their_parent(folder: Path, tiny: Callable[..., 
         "import nas, os, psutil, signal, torch; torch.set_num_threads(1)\n"
         "def interrupt(number, worker):\n"
         "    for child in psutil.Process().children(recursive=True):\n"
-        "        os.kill(child.pid, signal.SIGINT)\n"
+        "        if child.is_running(): child.send_signal(signal.SIGINT)\n"
         "nas.search(3000, 4, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
         "    workers=2, progress=nas.Progress(on_trial_start=interrupt, on_notice=print))\n"
     )

@@ -81,8 +81,8 @@ def main(
     except OSError as error:  # such as a full disk under our output
         _discard_output()
         code = _refuse(f"cannot go on: {error.strerror or error}")
-    except SystemExit as left:
-        code = left.code
+    except (SystemExit, KeyboardInterrupt) as left:  # typer makes an exit of Ctrl-C in a command
+        code = getattr(left, "code", EXIT_INTERRUPTED)
     except json.JSONDecodeError as error:  # our own records are JSON; what people write is checked
         code = _refuse(f"a record of the study is damaged: {error}")
     except _database_errors() as error:

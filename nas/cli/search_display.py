@@ -271,7 +271,7 @@ class Screen(Lines):
             completed=self._num_scored,
             where=f"{self._num_scored}/{self._target}{self._left()}",
         )
-        for running in self._running.values():
+        for running in list(self._running.values()):  # drawn by a thread of its own
             epoch = min(running.done * self._epochs // running.total + 1, self._epochs)
             bars.add_task(
                 running.name,
