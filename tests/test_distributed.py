@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
 import torch
 from optuna.trial import TrialState
@@ -23,12 +21,13 @@ from nas.full_training import Listener, train_in_full
 
 HERE = Path(__file__).parent
 RECIPE = """
-epochs = 100
+epochs = 3
 resolution = 8
 batch_size = 2000
 peak_lr = 0.1
 augmentations = ["flip"]
 """
+STEPS = 3 * 10_000 // 2_000
 
 
 class StopHere(Exception):  # noqa: N818 - an event
@@ -91,45 +90,58 @@ def test_shares_are_parts_of_the_batch_in_order(count: int) -> None:
     assert {len(share) for share in shares} <= {20 // count, 20 // count + 1}
 
 
-@pytest.fixture
-def killed_follower(tmp_path: Path) -> str:
-    """What a training of two ranks printed whose second was killed after an epoch."""
-    (tmp_path / "net.json").write_text(ARCH.to_json())
-    (tmp_path / "tiny.toml").write_text(RECIPE)
-    lines = []
-    with torchrun(*COMMAND, cwd=tmp_path) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("epoch 1/"):
-                follower(process.pid).send_signal(signal.SIGKILL)
-    output = "".join(lines)
-    assert process.returncode != 0, output
-    return output
+# `retrain.py` that writes a checkpoint a step and says how many steps each rank took.
+COUNTED = """
+import atexit, os, signal
+from pathlib import Path
 
+import nas, torch
+from nas.cli import main
+from nas.cli.retrain import retrain
 
-def follower(launcher: int) -> psutil.Process:
-    """Find the process of rank 1."""
-    children = psutil.Process(launcher).children()
-    return next(child for child in children if child.environ().get("RANK") == "1")
+rank, steps, step = os.environ["RANK"], [], torch.optim.SGD.step
 
+def counted(*arguments, **named):
+    if len(steps) == int(os.environ["KILLED_AT"]) and rank == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    steps.append(None)
+    return step(*arguments, **named)
 
+torch.optim.SGD.step = counted
+nas.retrain.__kwdefaults__["checkpoint_seconds"] = 0.0
+atexit.register(lambda: Path(f"steps-{rank}").write_text(str(len(steps))))
+main(commands=[retrain], prog_name="retrain.py")
+"""
 COMMAND = (
-    HERE.parent / "retrain.py", "--architecture", "net.json", "--dataset", "synthetic",
-    "--recipe", "tiny.toml", "--device", "cpu",
+    "counted.py", "--architecture", "net.json", "--dataset", "synthetic", "--recipe", "tiny.toml",
+    "--device", "cpu", "--quiet",
 )  # fmt: skip
 
 
 def test_a_killed_rank_ends_the_training_in_one_line_and_the_same_command_goes_on(
-    tmp_path: Path, killed_follower: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, content in {
+        "counted.py": COUNTED, "net.json": ARCH.to_json(), "tiny.toml": RECIPE,
+    }.items():  # fmt: skip
+        (tmp_path / name).write_text(content)
+
+    def train(killed_at: int) -> tuple[int, str]:
+        monkeypatch.setenv("KILLED_AT", str(killed_at))
+        process = torchrun(*COMMAND, cwd=tmp_path)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    code, output = train(killed_at=7)
+    assert code != 0, output
     # torchrun may end the other process before that one has noticed.
     lines = ("error: a process of this training is gone", "interrupted; the same command goes on")
-    said = next(line for line in lines if line in killed_follower)
-    assert "Traceback" not in killed_follower.partition(said)[0]
-    process = torchrun(*COMMAND, "--quiet", cwd=tmp_path)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    said = next(line for line in lines if line in output)
+    assert "Traceback" not in output.partition(said)[0]
+    code, output = train(killed_at=-1)
+    assert code == 0, output
+    steps = [int((tmp_path / f"steps-{rank}").read_text()) for rank in range(2)]
+    assert steps in ([STEPS - 7] * 2, [STEPS - 8] * 2), "it went on, and did not start anew"
     study = optuna.load_study(
         storage=f"sqlite:///{tmp_path}/studies/synthetic-retrain.db",
         study_name="synthetic-retrain",
