@@ -10,13 +10,14 @@ that difference; otherwise, and with fewer than two seeds of either, they are no
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
+
+from headline_records import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,12 +68,6 @@ class Group:
             tuple(float(row["flip_accuracy"]) for row in rows),
             tuple(float(row["elapsed_seconds"]) for row in rows),
         )
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file."""
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def groups(rows: Sequence[dict[str, str]]) -> list[Group]:

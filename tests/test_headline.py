@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import headline
+import headline_records
 import headline_table
 import pytest
-from headline import FULL, PIECES, SHORT, Command, Log, Plan, Session, fitting_epochs
+from headline import Log, Session
+from headline_pieces import FULL, PIECES, ROOT, SHORT, Command, Plan, fitting_epochs, plan_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +111,11 @@ class WithoutSpeeds(Session):
 def test_speeds_that_cannot_be_measured_keep_no_search_from_running(session: Session) -> None:
     without = WithoutSpeeds(**vars(session))
     assert without.do(["speed", "search"])
-    assert [row["exit_code"] for row in headline.read_rows(session.log.path)] == ["2", "2", "0"]
+    assert [row["exit_code"] for row in headline_records.read_rows(session.log.path)] == [
+        "2",
+        "2",
+        "0",
+    ]
     assert [piece for piece, _ in without.left(["speed", "search"])] == ["speed", "speed"]
 
 
@@ -134,8 +140,8 @@ def test_networks_are_compiled_only_where_both_recipes_gain(session: Session) ->
     rows = [("strong", "nas", 100), ("seed", "nas", 100), ("strong", "compiled", 200)]
     names = ("recipe", "loop", "images_per_second")
     path = session.results / "retrain_throughput.csv"
-    headline.write_rows(path, [dict(zip(names, row, strict=True)) for row in rows])
-    assert not headline.plan_epochs(FULL, session.results).is_compiled
+    headline_records.write_rows(path, [dict(zip(names, row, strict=True)) for row in rows])
+    assert not plan_epochs(FULL, session.results).is_compiled
 
 
 def test_trainings_wait_for_the_search(session: Session) -> None:
@@ -153,10 +159,10 @@ def test_epochs_and_compile_follow_the_measured_speeds_and_are_decided_once(
             for recipe in ("strong", "seed")
             for loop, speed in speeds.items()
         ]
-        headline.write_rows(session.results / "retrain_throughput.csv", rows)
+        headline_records.write_rows(session.results / "retrain_throughput.csv", rows)
 
     trial = {"num_params": 5, "what": "trial", "seconds": 1.5}
-    headline.write_rows(session.results / "training_speed.csv", [trial])
+    headline_records.write_rows(session.results / "training_speed.csv", [trial])
     finish(session, "speed")
     write(compiled=50_000)
     session.decide()
@@ -191,7 +197,7 @@ def test_the_winner_is_the_best_that_the_search_proposed() -> None:
         dict.fromkeys(columns, 0) | {"rank": rank, "trial": trial, "proposed_by": who}
         for rank, (trial, who) in enumerate([(0, "baseline"), (7, "default"), (3, "default")])
     ]
-    winner = headline.choose_winner(rows)
+    winner = headline_records.choose_winner(rows)
     assert (winner["trial"], winner["best_of_all"]) == (7, 0)
 
 
@@ -219,7 +225,7 @@ def test_commands_find_this_package_and_what_was_on_the_path(
     monkeypatch.chdir(tmp_path / "packages")
     monkeypatch.setenv("PYTHONPATH", ".")
     code = "import carried, nas, pathlib; assert pathlib.Path(nas.__file__).parents[1].samefile(R)"
-    process = session.start(["-S", "-c", code.replace("R)", f"{str(headline.ROOT)!r})")])
+    process = session.start(["-S", "-c", code.replace("R)", f"{str(ROOT)!r})")])
     assert process.wait() == 0
 
 
@@ -237,8 +243,8 @@ def test_a_pack_holds_databases_results_and_the_newest_checkpoints(
     (work / "results" / "report.html").write_text("large, and made again")
     database = sqlite3.connect(work / "studies" / "s.db")
     database.executescript("PRAGMA journal_mode=WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1);")
-    headline.pack(work, out)
-    headline.pack(work, out)
+    headline_records.pack(work, out)
+    headline_records.pack(work, out)
     database.close()
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert names == {
@@ -255,7 +261,7 @@ def test_a_pack_holds_databases_results_and_the_newest_checkpoints(
 def test_a_full_training_becomes_a_row_with_its_device_but_not_its_host() -> None:
     made_with = {"device_name": "a GPU", "host": "secret", "torch": "2.11.0"}
     attributes = {"network": "n", "seed": 1, "provenance": json.dumps(made_with)}
-    row = headline.record(attributes)
+    row = headline_records.record(attributes)
     assert (row["network"], row["seed"], row["device_name"]) == ("n", 1, "a GPU")
     assert "secret" not in row.values()
 
@@ -316,7 +322,7 @@ def test_the_page_is_made_from_the_files_alone(tmp_path: Path) -> None:
         *seeds_of("trial-42", 0.9740, 0.9750, 0.9730),
         *seeds_of("trial-42", 0.951, 0.953, **fast),
     ]
-    headline.write_rows(tmp_path / "trainings.csv", rows)
+    headline_records.write_rows(tmp_path / "trainings.csv", rows)
     log = Log(tmp_path / "commands.csv")
     log.add(Command("search.py --budget 5e6"), 0.0, 540.0, 128 + signal.SIGINT)
     log.add(Command("search.py --budget 5e6"), 0.0, 360.0, 0)

@@ -1,0 +1,297 @@
+"""The pieces of the headline: how large everything is, what was decided, and the commands."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headline_records import read_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARE_PLANNED = 0.9  # of the minutes for trainings; the rest is start-up
+# `--compile` is used where its epochs are at least so much faster: each call compiles again, which
+# takes a tenth of it and more.
+COMPILE_GAIN = 1.25
+SEARCHED = 1.4  # multiply-adds of 400 random networks of the window, to ResNet26_97's
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is.
+
+    Attributes:
+        study: Name of the study.
+        dataset: Of all commands.
+        size: Most parameters of a network.
+        search: Further flags of search.py.
+        baseline: What retrain.py is told to train the hand-made network.
+        proxied: Further flags of training_speed.py.
+        timed: Flags of retrain_throughput.py.
+        settings: Flags of every full training.
+        num_images: Of an epoch of full training.
+        search_epochs: Of all proxy runs of the search.
+        seeds: Of each full training that is compared.
+        seed_epochs: Under the recipe `seed`.
+        schedules: Epochs that are considered, ascending.
+        minutes: For the trainings under `strong`, and for the longest one.
+        fast_epochs: Of the short schedules.
+        pieces: Names of those that are run, in order.
+    """
+
+    study: str
+    dataset: str
+    size: int
+    search: str
+    baseline: str
+    proxied: str
+    timed: str
+    settings: str
+    num_images: int
+    search_epochs: int
+    seeds: int
+    seed_epochs: int
+    schedules: tuple[int, ...]
+    minutes: tuple[float, float]
+    fast_epochs: tuple[int, ...]
+    pieces: tuple[str, ...] = ("speed", "search", "seed", "strong", "longest", "fast")
+
+
+FULL = Scale(
+    study="cifar10-resnet-5M-standard",
+    dataset="cifar10",
+    size=5_000_000,
+    search="--budget 5e6 --trials 200",
+    baseline="--model ResNet26_97",
+    proxied="",
+    timed="--model ResNet26_97 --recipes strong seed --steps 100 --rounds 5 --workers 12 --compile",
+    settings="",
+    num_images=50_000,
+    search_epochs=200 * 4 + 15 * 16,  # trials of `standard`, then 5x3 finalists
+    seeds=3,
+    seed_epochs=200,
+    schedules=(30, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1000),
+    minutes=(54.0, 25.0),
+    fast_epochs=(10, 20, 40, 80),
+)
+SHORT = replace(
+    FULL,
+    study="cifar10-resnet-5M-short",
+    search="--budget 5e6 --trials 8 --finalists 1x1",
+    proxied="--steps 20 --repeats 2",
+    timed="--model ResNet26_97 --recipes strong seed --steps 30 --rounds 3 --workers 12",
+    search_epochs=8 * 4 + 16,
+    seeds=1,
+    schedules=(5, 8, 10, 15, 20, 30),
+    minutes=(2.0, 0.0),
+    pieces=("speed", "search", "strong"),
+)
+TINY = Scale(
+    study="synthetic-resnet-20k-quick-epochs1-resolution8",
+    dataset="synthetic",
+    size=20_000,
+    search="--budget 20k --trials 2 --proxy quick --epochs 1 --resolution 8 --finalists 1x1",
+    baseline="--trial 0",
+    proxied="--steps 1 --repeats 1",
+    timed="--model ResNet-20 --recipes strong seed --steps 1 --rounds 1 --workers 1",
+    settings="--resolution 8 --batch-size 1000",
+    num_images=10_000,
+    search_epochs=2 + 4,
+    seeds=2,
+    seed_epochs=1,
+    schedules=(1, 2),
+    minutes=(0.5, 10.0),
+    fast_epochs=(1,),
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of this tool, as it is typed.
+
+    Attributes:
+        text: Without `python`, and without where the data and the device are.
+        seconds: What it will about take, or `None` before anything was measured.
+    """
+
+    text: str
+    seconds: float | None = None
+
+    def arguments(self, data: Path, device: str) -> list[str]:
+        """Give what Python is started with."""
+        script, *flags = shlex.split(self.text)
+        return [str(ROOT / script), *flags, "--data", str(data), "--device", device]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What was decided on the way, each once: kept in `results/plan.json`.
+
+    Attributes:
+        study: Of the scale for which it was decided.
+        seconds_an_epoch: Of full training, by recipe; without those that could not be measured.
+        seconds_a_proxy_epoch: Likewise, of a proxy run of a network of the full size, or `None`.
+        is_compiled: Whether full trainings run with `--compile`.
+        strong_epochs: Of the comparison.
+        longest_epochs: Of the longest schedule.
+        winner: The trial that the search names on validation, and what it is; `None` before.
+    """
+
+    study: str
+    seconds_an_epoch: dict[str, float]
+    seconds_a_proxy_epoch: float | None
+    is_compiled: bool
+    strong_epochs: int
+    longest_epochs: int
+    winner: dict[str, Any] | None = None
+
+    @classmethod
+    def load(cls, results: Path) -> Plan | None:
+        """Read it; `None` before anything was decided."""
+        path = results / "plan.json"
+        return cls(**json.loads(path.read_text())) if path.is_file() else None
+
+    def save(self, results: Path) -> None:
+        """Write it."""
+        (results / "plan.json").write_text(json.dumps(vars(self), indent=2) + "\n")
+
+
+def fitting_epochs(
+    schedules: Sequence[int], seconds_an_epoch: float | None, num_trainings: int, minutes: float
+) -> int:
+    """Give the longest schedule with which so many trainings take so many minutes, or the shortest.
+
+    A part of the minutes is left for starting and stopping. The shortest, too, where an epoch's
+    seconds are not known.
+    """
+    if seconds_an_epoch is None:
+        return schedules[0]
+    most = SHARE_PLANNED * minutes * 60 / (seconds_an_epoch * num_trainings)
+    return max((epochs for epochs in schedules if epochs <= most), default=schedules[0])
+
+
+def plan_epochs(scale: Scale, results: Path) -> Plan:
+    """Decide on epochs and `--compile` from the measured speeds, of which any may be missing."""
+    speeds: dict[str, dict[str, float]] = {"nas": {}, "compiled": {}}
+    for row in read_rows(results / "retrain_throughput.csv"):
+        speeds.setdefault(row["loop"], {})[row["recipe"]] = float(row["images_per_second"])
+    plain, compiled = speeds["nas"], speeds["compiled"]
+    is_compiled = plain.keys() == compiled.keys() != set() and (
+        compiled["strong"] >= COMPILE_GAIN * plain["strong"]
+    )
+    chosen = compiled if is_compiled else plain
+    seconds = {name: scale.num_images / speed for name, speed in chosen.items()}
+    trial = [r for r in read_rows(results / "training_speed.csv") if r["what"] == "trial"]
+    for_all, for_longest = scale.minutes
+    strong = seconds.get("strong")
+    return Plan(
+        study=scale.study,
+        seconds_an_epoch=seconds,
+        seconds_a_proxy_epoch=float(trial[-1]["seconds"]) if trial else None,
+        is_compiled=is_compiled,
+        strong_epochs=fitting_epochs(scale.schedules, strong, 2 * scale.seeds, for_all),
+        longest_epochs=fitting_epochs(scale.schedules, strong, 1, for_longest),
+    )
+
+
+# The pieces
+
+
+def speed(scale: Scale, _plan: Plan | None) -> list[Command]:
+    """Time a proxy trial and full training at full size."""
+    size, out = scale.size, "results/training_speed.csv"
+    return [
+        Command(
+            f"benchmarks/training_speed.py --dataset {scale.dataset} --sizes {size} --out {out} "
+            f"{scale.proxied}".strip(),
+            180,
+        ),
+        Command(
+            f"benchmarks/retrain_throughput.py --dataset {scale.dataset} {scale.timed} "
+            "--out results/retrain_throughput.csv",
+            180,
+        ),
+    ]
+
+
+def search(scale: Scale, plan: Plan | None) -> list[Command]:
+    """Search, finalists included."""
+    an_epoch = plan.seconds_a_proxy_epoch if plan else None
+    seconds = an_epoch and an_epoch * scale.search_epochs * SEARCHED
+    flags = f"--dataset {scale.dataset} --study {scale.study}"
+    return [Command(f"search.py {scale.search} {flags}", seconds)]
+
+
+def seed(scale: Scale, plan: Plan | None) -> list[Command]:
+    """Train the hand-made network by the recipe it was made with."""
+    epochs = scale.seed_epochs
+    return [
+        _training(scale, plan, scale.baseline, "seed", epochs, number + 1)
+        for number in range(scale.seeds)
+    ]
+
+
+def strong(scale: Scale, plan: Plan | None) -> list[Command]:
+    """Train the hand-made network and the winner alike, a seed of each at a time."""
+    epochs = plan.strong_epochs if plan else 0
+    return [
+        _training(scale, plan, network, "strong", epochs, number + 1)
+        for number in range(scale.seeds)
+        for network in (scale.baseline, _winner(plan))
+    ]
+
+
+def longest(scale: Scale, plan: Plan | None) -> list[Command]:
+    """Train the winner by the longest schedule that fits."""
+    epochs = plan.longest_epochs if plan else 0
+    return [_training(scale, plan, _winner(plan), "strong", epochs, 1)]
+
+
+def fast(scale: Scale, plan: Plan | None) -> list[Command]:
+    """Train the winner by short schedules: seconds to an accuracy, all of them reported."""
+    settings = (
+        " --peak-lr 0.4 --schedule linear --warmup-fraction 0.2 --ema-decay 0.99"
+        " --augmentations translate,flip,cutout"
+    ) + ("" if scale.settings else " --batch-size 512")
+    return [
+        _training(scale, plan, _winner(plan), "strong", epochs, scale.seeds, settings)
+        for epochs in scale.fast_epochs
+    ]
+
+
+PIECES: dict[str, Callable[[Scale, Plan | None], list[Command]]] = {
+    "speed": speed,
+    "search": search,
+    "seed": seed,
+    "strong": strong,
+    "longest": longest,
+    "fast": fast,
+}
+
+
+def _winner(plan: Plan | None) -> str:
+    return f"--trial {plan.winner['trial']}" if plan and plan.winner else "--trial WINNER"
+
+
+def _training(
+    scale: Scale,
+    plan: Plan | None,
+    network: str,
+    recipe: str,
+    epochs: int,
+    seeds: int,
+    settings: str = "",
+) -> Command:
+    """Train a network; earlier seeds of the same training are there already, but for `fast`."""
+    asked = f"{network} --recipe {recipe} --epochs {epochs or 'EPOCHS'} --seeds {seeds}{settings}"
+    is_compiled = plan and plan.is_compiled and not settings  # compiling would count in `fast`
+    flags = f"{scale.settings} --compile" if is_compiled else scale.settings
+    num_new = seeds if settings else 1
+    an_epoch = plan.seconds_an_epoch.get(recipe) if plan else None
+    seconds = an_epoch and an_epoch * epochs * num_new
+    return Command(f"retrain.py {asked} --study {scale.study} {flags}".strip(), seconds)
