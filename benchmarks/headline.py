@@ -4,8 +4,8 @@
 
 A piece is a list of ordinary commands of this tool, run in the folder `--work`; `PIECES` lists them
 in order. `next` does what is left of all of them, in order; `status` only says what is left. Each
-call ends before its minutes are up: a command that is not finished is stopped by Ctrl-C's signal,
-keeps all it did, and the next call goes on with it. What is finished is not run again.
+call ends about when its minutes are up: a command that is not finished is stopped by Ctrl-C's
+signal, keeps all it did, and the next call goes on with it. What is finished is not run again.
 
 `DIR/results` holds small files only, those to publish. `--pack OUT` also leaves a small copy of the
 work folder in OUT (databases, results, the newest checkpoint of what is not finished), from which
@@ -45,7 +45,7 @@ sys.path.insert(0, str(ROOT))  # this checkout's package, installed or not
 CLOSING_SECONDS = 45.0  # kept for the report, the tables and the packing
 STOP_SECONDS = 30.0  # for a command to end after Ctrl-C's signal, before it is killed
 LEAST_SECONDS = 60.0  # with less than this left no command is started
-MOST_FAILURES = 2  # of a command by itself, after which those behind it are run first
+MOST_FAILURES = 2  # of a command by itself, after which it is not tried again
 STOPPED = (0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGKILL)  # exit codes of no failure
 EXIT_LEFT = 3  # there is more to do, and the same call goes on with it
 
@@ -167,6 +167,12 @@ class Session:
             if not self.run(command):
                 break
         return has_run
+
+    def exit_code(self, pieces: Sequence[str]) -> int:
+        """Give 0 if nothing is left, 1 if a command failed, 3 if the same call goes on."""
+        if self.failed or (self.left(pieces) and not self.to_try(pieces)):
+            return 1
+        return EXIT_LEFT if self.left(pieces) else 0
 
     def require_ready(self, piece: str) -> None:
         """Refuse a piece whose commands are not known before those ahead of it are finished.
@@ -291,7 +297,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do a piece, or what is next; gives 0 if nothing is left of it, 1 if a command failed."""
+    """Do a piece, or what is next."""
     # Commands inherit what is ignored here, and could not be stopped.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     deadline = time.monotonic() - CLOSING_SECONDS
@@ -315,9 +321,7 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         if out is not None:
             pack(session.work, out)
-    if session.failed:
-        return 1
-    return EXIT_LEFT if session.left(pieces) else 0
+    return session.exit_code(pieces)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Interruption: Ctrl-C and SIGTERM wait for the end of a step, so that nothing of it is lost."""
+"""Interruption: Ctrl-C and SIGTERM wait for the end of what must not be cut in two."""
 
 from __future__ import annotations
 

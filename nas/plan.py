@@ -72,7 +72,7 @@ class Plan:
         seed: Of the proposals.
         devices: As torch writes them; worker k has the k-th, counted round.
         trial_timeout: Seconds a trial may take, or `None`.
-        patience: As in `search`.
+        patience: As in `nas.search.plan`.
         finalists: How many of the best are scored again in the end, or `None`.
         num_workers: Processes that score trials; 0 scores them in this one.
         num_threads: Of torch in a worker process.

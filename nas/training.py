@@ -46,8 +46,8 @@ class TrainingConfig:
         warmup_fraction: Share of the steps with a linearly rising learning rate.
         schedule: Form of the anneal from there to exactly zero at the end.
         precision: `auto` is bfloat16 where the device computes in it, else float16 on CUDA and
-            float32 on a CPU. On an AMD EPYC a trial of 20k, 30k, 100k and 1M parameters at 8, 16,
-            16 and 16 pixels takes 1.0, 1.3, 1.4 and 1.7 times as long in float32.
+            float32 on a CPU. There a proxy trial of 100k parameters takes 1.1 to 1.6 times as
+            long in float32 (proxy_fidelity-cifar10-100k-16px.csv).
         is_nesterov: Whether the momentum is of Nesterov's form.
         is_decay_on_all: Whether batch norm and biases decay as well.
         ema_decay: What the running average of the model keeps of itself a step; `None`: no average.

@@ -17,7 +17,7 @@ import headline
 import headline_records
 import headline_table
 import pytest
-from headline import Log, Session
+from headline import EXIT_LEFT, Log, Session
 from headline_pieces import FULL, PIECES, ROOT, SHORT, Command, Plan, fitting_epochs, plan_epochs
 
 if TYPE_CHECKING:
@@ -93,11 +93,13 @@ def test_what_failed_twice_no_longer_keeps_the_others_from_running(session: Sess
     for code, is_given_up in ((128 + signal.SIGINT, False), (2, False), (0, False), (2, True)):
         session.log.add(command, 0.0, 1.0, code)
         assert session.log.has_failed_for_good(command) == is_given_up
+    assert session.exit_code(["speed"]) == EXIT_LEFT
     for _, each in session.left(["speed"]):
         session.log.add(each, 0.0, 1.0, 2)
         session.log.add(each, 0.0, 1.0, 2)
     assert len(session.left(["speed"])) == 2
     assert not session.do(["speed"]), "nothing is started"
+    assert session.exit_code(["speed"]) == 1, "a loop on 3 ends"
 
 
 class WithoutSpeeds(Session):
@@ -111,11 +113,8 @@ class WithoutSpeeds(Session):
 def test_speeds_that_cannot_be_measured_keep_no_search_from_running(session: Session) -> None:
     without = WithoutSpeeds(**vars(session))
     assert without.do(["speed", "search"])
-    assert [row["exit_code"] for row in headline_records.read_rows(session.log.path)] == [
-        "2",
-        "2",
-        "0",
-    ]
+    rows = headline_records.read_rows(session.log.path)
+    assert [row["exit_code"] for row in rows] == ["2", "2", "0"]
     assert [piece for piece, _ in without.left(["speed", "search"])] == ["speed", "speed"]
 
 

@@ -14,7 +14,9 @@ def delete(
     storage: Storage = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
 ) -> None:
-    """Delete a study with its sisters and claims; trained models and data stay.
+    """Delete a study with its sisters and claims, unless this machine is at work in it.
+
+    Other machines are not asked. Trained models and data stay.
 
     \b
     nas delete cifar10-resnet-100k-quick

@@ -43,7 +43,7 @@ def search(
     width_factor: Annotated[float | None, typer.Option(help="Instead of the proxy's")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the proxy's")] = None,
     finalists: Annotated[
-        str | None, typer.Option(help="Score the best again: 5x3 (networks, seeds), or 0 for none")
+        str | None, typer.Option(help="Score the best again: 5x3, or 0 for none; else the proxy's")
     ] = None,
     sampler: Annotated[
         str, typer.Option(help="default, tpe, random, gp, cmaes or nsga2")
