@@ -119,8 +119,9 @@ def _read_excel(path: Path) -> Iterator[Cells]:
     from openpyxl import load_workbook
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of styles, which do not matter here
-            book = load_workbook(path, read_only=True, data_only=True)
+        # openpyxl warns of styles, which do not matter here, and leaves a damaged file open.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            book = load_workbook(file, read_only=True, data_only=True)
             with closing(book):
                 readings = [_cells_of(sheet) for sheet in book.worksheets]
     except (BadZipFile, zlib.error, *DAMAGE) as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import openpyxl
 import optuna
 import pandas as pd
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from nas.find_study import find_sister, find_storage
 from nas.history import history
 from nas.ledger import Verdict, export_sheet, import_sheet, ledger
 from nas.notes import set_note
-from nas.sheet import neutralized, restored
+from nas.sheet import neutralized, read_sheet, restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -316,6 +317,18 @@ def test_a_damaged_file_is_one_line(scored: Scored, folder: Path, ending: str) -
     with pytest.raises(UserError, match="is not a") as caught:
         bring(f"a.{ending}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_workbook_with_a_damaged_part_is_not_left_open(tmp_path: Path) -> None:
+    whole, damaged = tmp_path / "whole.xlsx", tmp_path / "damaged.xlsx"
+    pd.DataFrame({"blocks": ["1,1"]}).to_excel(whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(damaged, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, "<" if name == "xl/workbook.xml" else source.read(name))
+    with pytest.raises(UserError) as caught:
+        list(read_sheet(damaged))
+    assert str(damaged) not in [file.path for file in psutil.Process().open_files()]
+    assert "is not an .xlsx file" in str(caught.value)  # whose traceback has lived until here
 
 
 @pytest.mark.parametrize(
