@@ -229,14 +229,12 @@ class Plan:
         return load_training_data(self.dataset, self.data_root)
 
     def _open(self, storage: RDBStorage) -> Study:
-
         pruner = OverBudgetPruner(self.budget.limits(self.space))
         first = baselines(self.space, self.budget)
         wanted = self._identity()
         return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
 
     def _identity(self) -> dict[str, Any]:
-
         data = self.data()
         split = f"{len(data.train)} train, {len(data.val)} val, stratified, seed {SPLIT_SEED}"
         if not is_even(data.val.labels):

@@ -103,8 +103,8 @@ def test_a_backup_in_mid_search_holds_the_trials_of_one_moment(tmp_path: Path) -
 
     searching = threading.Thread(target=search)
     searching.start()
-    assert begun.wait(60)
     try:
+        assert begun.wait(60)
         for number in range(3):
             target = sqlite_url(tmp_path / f"b{number}.db")
             copy_database(source, target)
