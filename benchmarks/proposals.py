@@ -55,7 +55,7 @@ from nas.register import Register
 from nas.samplers import make_sampler, trial_id
 from nas.space import SearchSpace, SpaceConfig, load_space
 from nas.split import Split
-from nas.storage import open_storage, silence_optuna, sqlite_url
+from nas.storage import open_storage, silence_libraries, sqlite_url
 from nas.study import claimer, identity, open_study
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker
@@ -572,7 +572,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.proposals < 1 or min(arguments.trials) < 1:
         parser.error("--trials and --proposals must be at least 1")
-    silence_optuna()
+    silence_libraries()
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     spaces = search_spaces()
     source = networks(spaces["resnet"])

@@ -36,7 +36,7 @@ from nas.complexity import count_params
 from nas.copying import copy_database
 from nas.progress import Progress
 from nas.samplers import trial_id
-from nas.storage import open_storage, silence_optuna, sqlite_url
+from nas.storage import open_storage, silence_libraries, sqlite_url
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
@@ -111,7 +111,7 @@ def run_plain(url: str, num_workers: int, num_trials: int) -> tuple[float, float
 def _optimize(
     url: str, seed: int, num_trials: int, barrier: Barrier, results: multiprocessing.Queue[object]
 ) -> None:
-    silence_optuna()
+    silence_libraries()
     warnings.simplefilter("ignore")
     study = optuna.load_study(
         study_name="plain", storage=url, sampler=optuna.samplers.TPESampler(seed=seed)
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=24, help="measured in each round")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scaling.csv"))
     arguments = parser.parse_args()
-    silence_optuna()
+    silence_libraries()
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     rates: list[Rate] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -33,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from nas.errors import UserError
+from nas.interruption import Interruption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +67,11 @@ PLACES = Table(
 
 @contextmanager
 def lock_file(database: Path) -> Iterator[None]:
-    """Hold the lock of an SQLite database, a file beside it (UserError: it cannot be written)."""
+    """Hold the lock of an SQLite database, a file beside it, and with it Ctrl-C and SIGTERM.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     database = database.resolve()  # by whichever name, one lock
     path = database.with_name(f"{database.name}.lock")
     try:
@@ -75,7 +80,8 @@ def lock_file(database: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        with Interruption():  # else one that comes as the caller's block begins keeps the lock
+            yield
 
 
 BOOT_ID, PIDS = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
@@ -195,6 +201,8 @@ class Register:
     def lock(self) -> Iterator[None]:
         """Let one process of the study in at a time; however it ends, it lets the next one in.
 
+        The first Ctrl-C or SIGTERM within waits for the end.
+
         On a server the lock is a row. SQLite could only lock the whole database, Optuna's own
         writes within included, so there it is a file beside the database.
 
@@ -205,7 +213,8 @@ class Register:
             with self._engine.begin() as connection:
                 row = select(_LOCKS).where(_LOCKS.c.study == self._token)
                 connection.execute(row.with_for_update())
-                yield
+                with Interruption():
+                    yield
             return
         with lock_file(Path(self._engine.url.database or "")):
             yield

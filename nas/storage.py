@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -59,9 +60,14 @@ def database_failures_in_one_line(url: str) -> Iterator[None]:
         ) from None
 
 
-def silence_optuna() -> None:
-    """Keep Optuna's log to warnings; a command says itself what happens."""
+def silence_libraries() -> None:
+    """Keep what libraries log to Optuna's warnings; a command says itself what happens.
+
+    SQLAlchemy's pool logs, with a traceback, what closing a connection fails with where Ctrl-C or
+    a lost server cut into its use.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
 def sqlite_url(path: Path) -> str:

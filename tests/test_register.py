@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -93,6 +94,30 @@ def test_threads_of_one_process_exclude_each_other_too(engine: Engine) -> None:
     for thread in threads:
         thread.join()
     assert seen == [True] * 80
+
+
+def _occupy_amid(register: Register, number: signal.Signals) -> None:
+    with register.lock():
+        signal.raise_signal(number)
+        register.occupy(3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_what_the_lock_makes_whole(
+    engine: Engine, number: signal.Signals
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    register, before = Register(engine, "token"), signal.signal(number, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _occupy_amid(register, number)
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+    with register.lock():
+        assert register.num_places() == 1
 
 
 def test_a_worker_whose_process_number_was_given_out_anew_is_dead(engine: Engine) -> None:

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.exceptions import StorageInternalError
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from nas.errors import UserError
 from nas.find_study import find_storage
 from nas.register import lock_file
-from nas.storage import open_storage, shown_url, sqlite_url, storage_url
+from nas.storage import open_storage, shown_url, silence_libraries, sqlite_url, storage_url
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -33,6 +34,21 @@ def test_sqlite_is_in_wal_mode_and_patient(engine: Engine) -> None:
     with engine.connect() as connection:
         assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
         assert connection.scalar(text("PRAGMA busy_timeout")) == 60_000
+
+
+def test_a_connection_that_cannot_be_closed_in_order_is_not_logged(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    silence_libraries()
+    connection = engine.connect()
+    result = connection.execute(text("SELECT 1"))
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.close()  # as a signal amid a transaction does
+    result.close()
+    with pytest.raises(ProgrammingError, match="closed database"):
+        connection.close()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
