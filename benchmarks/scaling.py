@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING
 import optuna
 import sqlalchemy
 from formula import BUDGET, DatabaseTime, FormulaPlan, TimedPlan, score
-from proposals import attributes, fill, machine, networks
+from machine import machine
+from proposals_sides import attributes, fill, networks
 
 from nas.complexity import count_params
 from nas.copying import copy_database
