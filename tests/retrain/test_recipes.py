@@ -1,0 +1,72 @@
+"""The shipped recipes."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from small_training import ARCH
+
+from nas.cli.retrain import retrain as retrain_command
+from nas.model import build_model
+from nas.recipe import RetrainConfig
+from nas.training import lr_at, make_optimizer
+
+if TYPE_CHECKING:
+    from small_training import Retrain
+
+
+@pytest.mark.usefixtures("folder")
+def test_seed_is_the_hand_made_networks_recipe() -> None:
+    _, config = RetrainConfig.load("seed")
+    assert config == RetrainConfig(
+        epochs=200, batch_size=128, peak_lr=0.1, momentum=0.9, weight_decay=5e-4,
+        is_nesterov=False, is_decay_on_all=True, schedule="cosine",
+        augmentations=("crop", "flip", "perspective", "autoaugment"),
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("folder")
+def test_seed_steps_as_torchs_own_sgd_does() -> None:
+    training = RetrainConfig.load("seed")[1].training
+    ours, theirs = (build_model(ARCH) for _ in range(2))
+    plain = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    images = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for model, optimizer in ((ours, make_optimizer(ours, training)), (theirs, plain)):
+        for _ in range(3):
+            optimizer.zero_grad()
+            torch.autograd.backward(model(images).square().mean())
+            optimizer.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.usefixtures("folder")
+def test_strong_warms_up_and_ends_at_exactly_zero() -> None:
+    training = RetrainConfig.load("strong")[1].training
+    assert training.is_nesterov
+    assert not training.is_decay_on_all
+    rates = [lr_at(step, 2000, training) for step in (0, 49, 50, 1999, 2000)]
+    assert rates[0] < rates[1] < rates[2] == training.peak_lr
+    assert 0 < rates[3] < 1e-6
+    assert rates[4] == 0.0
+
+
+@pytest.mark.parametrize("recipe", ["seed", "strong"])
+def test_every_shipped_recipe_trains(outside: Retrain, recipe: str) -> None:
+    (retrained,) = outside(recipe=recipe, epochs=1, resolution=16, batch_size=200)
+    assert retrained.folder.parent.name == f"{recipe}-epochs1-resolution16-batchsize200"
+
+
+@pytest.mark.usefixtures("folder")
+def test_every_setting_of_a_recipe_has_a_flag() -> None:
+    flags = {"nesterov": "is_nesterov", "decay_on_all": "is_decay_on_all"}
+    known = {flags.get(name, name) for name in inspect.signature(retrain_command).parameters}
+    assert RetrainConfig.model_fields.keys() <= known
+
+
+def test_augmentations_by_flag_show_in_the_name() -> None:
+    name, config = RetrainConfig.load("seed", augmentations=["flip", "cutout"], epochs=None)
+    assert (name, config.augmentations) == ("seed-augmentationsflip+cutout", ("flip", "cutout"))

@@ -1,0 +1,95 @@
+"""Test images are looked at once, by what was chosen without them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from small_training import NAME, STEPS, rows, sister, unscorable
+
+import nas
+from nas.data_sets import DATASETS
+from nas.results import best_trials
+from nas.retrain import best_by_mean
+from nas.retraining import Retrained, RetrainListener
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from optuna.study import Study
+    from small_training import Retrain
+
+    from nas.split import Split
+
+
+def test_test_is_read_once_a_seed_and_only_at_the_end(
+    outside: Retrain, test_reads: list[str]
+) -> None:
+    reads_at_step: list[int] = []
+    listener = RetrainListener(on_step=lambda _done, _total: reads_at_step.append(len(test_reads)))
+    outside(seeds=2, listener=listener)
+    assert reads_at_step == [0] * 2 * STEPS + [1] * 2 * STEPS
+    outside(seeds=2)
+    assert len(test_reads) == 2
+
+
+def test_holdout_never_reads_test_and_leaves_val_out_of_training(
+    folder: Path, outside: Retrain, test_reads: list[str]
+) -> None:
+    (retrained,) = outside(holdout=True)
+    assert test_reads == []
+    assert retrained.split == "val"
+    assert retrained.folder.parent.name == "tiny-holdout"
+    assert {row["num_images"] for row in rows(retrained.folder)} == {"1800"}
+    (trial,) = sister(folder).trials
+    assert trial.user_attrs["split"] == "val"
+    assert trial.value == list(trial.intermediate_values.values())[-1] == retrained.accuracy
+
+
+@pytest.mark.usefixtures("study")
+def test_top_names_the_winner_by_val_before_any_test_image_is_read(test_reads: list[str]) -> None:
+    told: list[tuple[str, int]] = []
+    listener = RetrainListener(on_winner=lambda name: told.append((name, len(test_reads))))
+    *compared, last = nas.retrain(top=2, recipe="tiny", device="cpu", listener=listener)
+    best = max(compared, key=lambda each: each.accuracy)
+    assert {each.split for each in compared} == {"val"}
+    assert {each.name for each in compared} == {"trial-0", "trial-1"}
+    assert told == [(best.name, 0)]
+    assert (last.name, last.split, len(test_reads)) == (best.name, "test", 1)
+
+
+@pytest.mark.usefixtures("study")
+def test_top_with_holdout_trains_nothing_in_full_and_never_reads_test(
+    folder: Path, parts: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATASETS, "synthetic", unscorable(parts))
+    told: list[str] = []
+    listener = RetrainListener(on_winner=told.append)
+    compared = nas.retrain(top=2, holdout=True, recipe="tiny", device="cpu", listener=listener)
+    best = max(compared, key=lambda each: each.accuracy)
+    assert {(each.name, each.split) for each in compared} == {
+        ("trial-0", "val"),
+        ("trial-1", "val"),
+    }
+    assert told == [best.name]
+    assert {trial.user_attrs["split"] for trial in sister(folder, NAME).trials} == {"val"}
+
+
+def test_the_winner_has_the_best_mean_not_the_best_seed(tmp_path: Path) -> None:
+    of = partial(Retrained, tmp_path, 0, split="val", flip_accuracy=0, loss=0, elapsed_seconds=0)
+    seeds = [("a", 0.9), ("a", 0.5), ("b", 0.75), ("b", 0.75), ("c", 0.75), ("c", 0.75)]
+    assert best_by_mean([of(name, seed=0, accuracy=value) for name, value in seeds]) == "b"
+
+
+def test_the_winner_is_trained_in_full_also_where_it_has_another_name(
+    folder: Path, study: Study
+) -> None:
+    best = study.trials[best_trials(study, 1, by="finalist")[0]]
+    (folder / "net.json").write_text(best.user_attrs["architecture_json"])
+    options = {"study": NAME, "recipe": "tiny", "device": "cpu"}
+    (held_out,) = nas.retrain(architecture="net.json", holdout=True, **options)
+    first, winner = nas.retrain(top=1, **options)
+    assert first.folder == held_out.folder
+    assert (first.split, winner.split) == ("val", "test")
+    assert first.name == winner.name == f"trial-{best.number}"

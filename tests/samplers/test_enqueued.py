@@ -1,0 +1,112 @@
+"""Trials whose parameters were given, in whole or in part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import optuna
+import pytest
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState
+from sampler_studies import AREA, FACTORIES, GRID, area, run, sampler_of, score, study_of
+
+from nas.budget import Budget
+from nas.pruner import OverBudgetPruner
+from nas.samplers import SAMPLERS, BudgetSampler, Exhausted, Limit
+from nas.space import SearchSpace, load_space
+from nas.width_scaling import WidthScaling
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
+
+
+@pytest.mark.parametrize("params", [{"width": 4, "depth": 4}, {"width": 9, "depth": 9}])
+def test_an_enqueued_trial_keeps_its_parameters_within_the_limits_or_not(
+    params: dict[str, int],
+) -> None:
+    study = study_of("random", GRID, AREA)
+    study.enqueue_trial(params)
+    assert study.ask(GRID).params == params
+
+
+def test_an_enqueued_trial_costs_no_draw() -> None:
+    study = study_of("random", GRID, AREA)
+    study.enqueue_trial({"width": 4, "depth": 4})
+    run(study, 1)
+    assert sampler_of(study).counts == {}
+
+
+@pytest.mark.parametrize("base", ["tpe", "random"])
+@pytest.mark.parametrize("width", range(2, 10))
+def test_a_partly_enqueued_trial_is_completed_within_the_limits(base: str, width: int) -> None:
+    study = study_of(base, GRID, AREA)
+    for depth in range(4, 10):  # over the limit, so that nothing within it is known
+        params = {"width": 9, "depth": depth}
+        study.add_trial(optuna.create_trial(params=params, distributions=GRID, value=depth))
+    study.enqueue_trial({"width": width})
+    params = study.ask(GRID).params
+    assert params["width"] == width
+    assert 10 <= params["width"] * params["depth"] <= 20
+
+
+def test_a_partly_enqueued_trial_is_completed_also_where_hardly_anything_completes_it() -> None:
+    space: dict[str, BaseDistribution] = {f"w{i}": IntDistribution(1, 64) for i in range(6)}
+    limit = Limit("squares", lambda p: sum(v * v for v in p.values()), maximum=4_000)
+    study = optuna.create_study(sampler=BudgetSampler(FACTORIES["random"], space, [limit], seed=0))
+    study.enqueue_trial({"w0": 62})
+    params = study.ask(space).params
+    assert params["w0"] == 62
+    assert limit.cost(params) <= 4_000
+
+
+@pytest.mark.parametrize("depth", [1, 6])
+def test_a_partly_enqueued_network_is_completed_by_width_scaling(depth: int) -> None:
+    space = SearchSpace.from_config(load_space("resnet")[1], max_params=250_000)
+    limits = Budget(250_000).limits(space)
+    scaling = WidthScaling(space, limits)
+    sampler = BudgetSampler(
+        SAMPLERS["tpe"],
+        space.distributions,
+        limits,
+        repair=scaling.repair,
+        random_feasible=scaling.random_feasible,
+        seed=0,
+    )
+    study = optuna.create_study(sampler=sampler)
+    study.enqueue_trial({"depth_1": depth, "depth_4": depth})
+    params = study.ask(dict(space.distributions)).params
+    assert (params["depth_1"], params["depth_4"]) == (depth, depth)
+    assert 225_000 <= limits[0].cost(params) <= 250_000
+
+
+def test_a_partly_enqueued_trial_that_nothing_completes_is_pruned_and_the_search_goes_on() -> None:
+    limits = (Limit("area", area, maximum=8),)
+    study = study_of("random", GRID, limits)
+    study.pruner = OverBudgetPruner(limits)
+    run(study, 2)
+    study.enqueue_trial({"width": 9})
+
+    def objective(trial: Trial) -> float:
+        for name in GRID:
+            trial.suggest_int(name, 1, 9)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+        return score(trial.params)
+
+    study.optimize(objective, n_trials=4)
+    complete, pruned = TrialState.COMPLETE, TrialState.PRUNED
+    assert [t.state for t in study.trials] == [complete, complete, pruned, *[complete] * 3]
+
+
+def test_a_partly_enqueued_trial_with_no_new_completion_does_not_end_the_search() -> None:
+    study = study_of("random", GRID, AREA)
+    study.enqueue_trial({"width": 9, "depth": 2})  # all that fits at this width
+    run(study, 3)
+    study.enqueue_trial({"width": 9})
+    study.optimize(
+        lambda trial: trial.suggest_int("width", 1, 9) + trial.suggest_int("depth", 1, 9),
+        n_trials=4,
+        catch=(Exhausted,),
+    )
+    assert [trial.state for trial in study.trials[4:]] == [TrialState.COMPLETE] * 3
