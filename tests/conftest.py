@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
+from tiny_search import PROXY, SPACE
 
 import nas
 from nas.complexity import count
@@ -97,21 +98,6 @@ def scored(folder: Path) -> Callable[..., Study]:
 
     assert folder.is_dir()
     return make
-
-
-PROXY = """
-epochs = 1
-resolution = 8
-batch_size = 500
-peak_lr = 0.2
-"""
-SPACE = """
-num_stages = 2
-[stage]
-depth = { low = 1, high = 2 }
-width = { low = 2, high = 12 }
-kernel_size = { low = 1, high = 3, step = 2 }
-"""
 
 
 @pytest.fixture

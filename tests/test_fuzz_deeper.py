@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from conftest import PROXY, SPACE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_fuzz import EXAMPLES, fuzzed
+from tiny_search import PROXY, SPACE
 
 import nas
 from nas.checkpoint import Checkpoints
