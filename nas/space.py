@@ -11,6 +11,7 @@ from optuna.distributions import IntDistribution
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from nas.architecture import Architecture, Stage
+from nas.blocks import BLOCKS
 from nas.presets import Config, load
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ class StageConfig(Config):
     def _is_a_choice(cls, value: str | list[str] | None) -> str | list[str] | None:
         if isinstance(value, list) and (not value or len(set(value)) < len(value)):
             raise ValueError("it must be a list of different block types")
+        if not set([value] if isinstance(value, str) else value or []) <= BLOCKS.keys():
+            raise ValueError(f"it must name block types of {', '.join(BLOCKS)}")
         return value
 
 

@@ -15,10 +15,11 @@ NAS = ROOT / "nas"
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
     ("errors", "failures", "architecture", "residual", "progress", "interruption"),
+    ("blocks",),
     ("presets", "synthetic", "files", "training_state", "image_folder", "split"),
     ("image_cache", "checkpoint"),
     ("data_sets",),
-    ("space", "blocks", "data", "distributed", "register", "encoding", "warping"),
+    ("space", "data", "distributed", "register", "encoding", "warping"),
     ("complexity", "model", "batches", "image_ops", "gaussian_process", "sheet"),
     ("zero_cost", "training", "surrogate", "feasible", "study_view", "augmentation", "sheet_rows"),
     ("proposed",),

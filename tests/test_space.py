@@ -108,6 +108,7 @@ ON_STAGE_1 = STAGE + "[overrides.1]\n"
         (STAGE + "block = 3", "stage.block"),
         (STAGE + "block = ['basic', 'basic']", "list of different block types"),
         (STAGE + "block = ['basic', 3]", "stage.block"),
+        (STAGE + "block = ['basic', 'fancy']", "stage.block: it must name block types of basic, "),
     ],
 )
 def test_a_wrong_space_file_is_refused_in_one_clear_line(

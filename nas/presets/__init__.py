@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nas.architecture import Architecture
+from nas.blocks import block_type
 from nas.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,12 +103,14 @@ def hand_made_network(name: str) -> Architecture:
 
 def read_architecture(path: Path) -> Architecture:
     """Read an architecture's JSON file (UserError: unreadable, or no architecture; one line)."""
+    text = _read_text(path)
     try:
-        return Architecture.from_json(_read_text(path))
-    except UserError:
-        raise
+        arch = Architecture.from_json(text)
+        for stage in arch.stages:
+            block_type(stage.block)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
+    return arch
 
 
 def _read(kind: str, name_or_file: str) -> tuple[str, str]:

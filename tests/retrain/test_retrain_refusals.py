@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from small_training import ARCH, NAME, run
 
 import nas
-from nas.architecture import Architecture
+from nas.architecture import Architecture, Stage
 from nas.data_sets import DATASETS
 from nas.errors import UserError
 from nas.samplers import trial_id
@@ -126,6 +126,7 @@ def test_an_unwritable_folder_is_one_line(folder: Path, outside: Retrain) -> Non
         ("--model ResNet-20 --dataset nope", "known: cifar10, cifar100"),
         ("--model ResNet-20 --dataset synthetic --storage nonsense", "no database URL"),
         ("--architecture missing.json", "cannot read missing.json"),
+        ("--architecture fancy.json", "fancy.json: unknown block 'fancy'; known: basic, "),
         ("--model ResNet-20 --schedule step", "--schedule: input should be"),
         ("--model ResNet-20 --export tflite", "unknown export format 'tflite'; known: onnx"),
     ],
@@ -133,6 +134,8 @@ def test_an_unwritable_folder_is_one_line(folder: Path, outside: Retrain) -> Non
 def test_bad_input_is_one_line_and_exit_code_2(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str
 ) -> None:
+    fancy = Architecture((Stage(1, 4, block="fancy"),))
+    (folder / "fancy.json").write_text(fancy.to_json())
     assert run(*arguments.split()) == 2
     error = capsys.readouterr().err
     assert message in error
