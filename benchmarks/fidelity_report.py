@@ -425,7 +425,7 @@ def main() -> None:
     if arguments.csv:
         table.to_csv(arguments.csv, index=False)
     if arguments.figure:
-        figure(table).write_html(arguments.figure, include_plotlyjs=True)
+        figure(table).write_html(arguments.figure, include_plotlyjs="cdn")
 
 
 if __name__ == "__main__":
