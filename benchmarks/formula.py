@@ -18,7 +18,7 @@ from nas.plan import Plan
 from nas.proxy import ProxyConfig, ProxyResult
 from nas.space import SearchSpace, load_space
 from nas.split import Split
-from nas.storage import silence_libraries
+from nas.storage import silence_optuna
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -102,7 +102,7 @@ class TimedPlan(FormulaPlan):
     def work(self, target: int, deadline: float | None, index: int, progress: Progress) -> str:
         """Be a worker."""
         worker = self._worker(index, progress)
-        silence_libraries()
+        silence_optuna()
         worker.study.get_trials(deepcopy=False)
         database = DatabaseTime(worker.storage.engine)
         why = worker.run(target, deadline)

@@ -59,9 +59,9 @@ def has_scores(url: str, study_name: str) -> bool:
 def write_records(url: str, study_name: str, results: Path) -> None:
     """Write the full trainings as CSV, the recipes and the study's identity as JSON."""
     from nas.find_study import find_sister, find_study
-    from nas.storage import silence_libraries
+    from nas.storage import silence_optuna
 
-    silence_libraries()
+    silence_optuna()
     study = find_study(study_name, url)
     (results / "configuration.json").write_text(
         json.dumps(json.loads(study.user_attrs["identity"]), indent=2) + "\n"

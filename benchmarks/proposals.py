@@ -35,7 +35,7 @@ from machine import machine
 from proposals_sides import Nas, PlainOptuna, networks
 
 from nas.space import SearchSpace, SpaceConfig, load_space
-from nas.storage import silence_libraries
+from nas.storage import silence_optuna
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -225,7 +225,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.proposals < 1 or min(arguments.trials) < 1:
         parser.error("--trials and --proposals must be at least 1")
-    silence_libraries()
+    silence_optuna()
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     spaces = search_spaces()
     source = networks(spaces["resnet"])

@@ -37,7 +37,7 @@ from nas.complexity import count_params
 from nas.copying import copy_database
 from nas.progress import Progress
 from nas.samplers import trial_id
-from nas.storage import open_storage, silence_libraries, sqlite_url
+from nas.storage import open_storage, silence_optuna, sqlite_url
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
@@ -112,7 +112,7 @@ def run_plain(url: str, num_workers: int, num_trials: int) -> tuple[float, float
 def _optimize(
     url: str, seed: int, num_trials: int, barrier: Barrier, results: multiprocessing.Queue[object]
 ) -> None:
-    silence_libraries()
+    silence_optuna()
     warnings.simplefilter("ignore")
     study = optuna.load_study(
         study_name="plain", storage=url, sampler=optuna.samplers.TPESampler(seed=seed)
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=24, help="measured in each round")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scaling.csv"))
     arguments = parser.parse_args()
-    silence_libraries()
+    silence_optuna()
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     rates: list[Rate] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ from nas.architecture import Architecture
 from nas.complexity import log_costs
 from nas.data import load_training_data
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
-from nas.storage import silence_libraries, sqlite_url
+from nas.storage import silence_optuna, sqlite_url
 from nas.study import stored_space
 from nas.surrogate import recommend
 
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("studies/search_on_trainings"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    silence_libraries()
+    silence_optuna()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     done = {(row["seed"], row["sampler"]) for row in read(arguments.out)}
     for seed in range(arguments.seeds):

@@ -35,7 +35,7 @@ from nas.complexity import count, size_bytes
 from nas.progress import Progress
 from nas.provenance import git_state
 from nas.register import Register
-from nas.storage import shown_url, silence_libraries, sqlite_url
+from nas.storage import shown_url, silence_optuna, sqlite_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="that a trial waits")
     parser.add_argument("--out", type=Path, help="a CSV file that gets a line")
     arguments = parser.parse_args()
-    silence_libraries()
+    silence_optuna()
     with tempfile.TemporaryDirectory() as folder:
         url = arguments.storage or sqlite_url(Path(folder) / "soak.db")
         plan = FormulaPlan.of(url, seconds=arguments.seconds)

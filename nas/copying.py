@@ -115,4 +115,5 @@ def _snapshot(engine: Engine) -> Iterator[Connection]:
         try:
             yield connection
         finally:
-            connection.exec_driver_sql("ROLLBACK")
+            if not connection.invalidated:  # as Ctrl-C amid a statement leaves it
+                connection.exec_driver_sql("ROLLBACK")

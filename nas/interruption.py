@@ -38,9 +38,13 @@ class Interruption:
     def __enter__(self) -> Self:
         """Begin to hold."""
         if threading.current_thread() is threading.main_thread():
-            for number in HELD:
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._handlers[number] = signal.signal(number, self._hold)
+            try:
+                for number in HELD:
+                    if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                        self._handlers[number] = signal.signal(number, self._hold)
+            except BaseException:  # a signal that came before it was held
+                self._restore()
+                raise
         return self
 
     def __exit__(

@@ -31,7 +31,7 @@ from nas.storage import (
     database_failures_in_one_line,
     is_begun,
     open_storage,
-    silence_libraries,
+    silence_optuna,
 )
 from nas.study import claimer, identity, num_scored, open_study, refuse_other
 from nas.width_scaling import WidthScaling
@@ -186,7 +186,7 @@ class Plan:
     def _ready(self) -> Iterator[None]:
         """Make a worker process ready; with 0 of them, the caller's is left as it is."""
         if self.num_workers:
-            silence_libraries()
+            silence_optuna()
             torch.set_num_threads(self.num_threads)
         with database_failures_in_one_line(self.url):
             yield

@@ -45,6 +45,11 @@ POSTGRESQL_OPTIONS = {
     "options": "-c idle_in_transaction_session_timeout=60s",
 }
 
+# SQLAlchemy's pool would log, with a traceback, what closing a connection fails with after Ctrl-C
+# or the loss of a server.
+QUIET_POOL = {"pool_logging_name": "nas"}
+logging.getLogger("sqlalchemy.pool.impl.QueuePool.nas").setLevel(logging.CRITICAL)
+
 DATABASE_ERRORS = (DatabaseError, optuna.exceptions.StorageInternalError)
 
 
@@ -60,14 +65,9 @@ def database_failures_in_one_line(url: str) -> Iterator[None]:
         ) from None
 
 
-def silence_libraries() -> None:
-    """Keep what libraries log to Optuna's warnings; a command says itself what happens.
-
-    SQLAlchemy's pool logs, with a traceback, what closing a connection fails with where Ctrl-C or
-    a lost server cut into its use.
-    """
+def silence_optuna() -> None:
+    """Keep Optuna's log to warnings; a command says itself what happens."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
 def sqlite_url(path: Path) -> str:
@@ -190,7 +190,7 @@ def _rdb_storage(url: str, engine_kwargs: dict[str, object]) -> RDBStorage:
     """Let Optuna create its tables, again if another process creates them at the same moment."""
     for attempt in range(CREATE_ATTEMPTS):
         try:
-            storage = optuna.storages.RDBStorage(url, engine_kwargs=dict(engine_kwargs))
+            storage = optuna.storages.RDBStorage(url, engine_kwargs={**QUIET_POOL, **engine_kwargs})
             TABLES.create_all(storage.engine)
         except (IntegrityError, ProgrammingError):
             if attempt == CREATE_ATTEMPTS - 1:
@@ -214,7 +214,7 @@ def _read_only(path: Path) -> RDBStorage:
     is_in_use = path.with_name(f"{path.name}-wal").exists()
     option = "mode=ro" if is_in_use else "immutable=1"
     url = f"sqlite:///file:{quote(str(path.resolve()))}?{option}&{OF_READ_ONLY}"
-    storage = optuna.storages.RDBStorage(url)
+    storage = optuna.storages.RDBStorage(url, engine_kwargs=dict(QUIET_POOL))
     storage.url = sqlite_url(path)  # by which it is shown, and opened again
     return storage
 
@@ -247,7 +247,7 @@ def _check_sqlite(url: URL, *, create: bool) -> Path:
 def _check_tables(path: Path) -> None:
     from sqlalchemy import create_engine
 
-    engine = create_engine(sqlite_url(path), connect_args={"timeout": BUSY_SECONDS})
+    engine = create_engine(sqlite_url(path), connect_args={"timeout": BUSY_SECONDS}, **QUIET_POOL)
     try:
         tables = _table_names(engine, path)
         if tables and "version_info" not in tables:

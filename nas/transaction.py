@@ -49,9 +49,10 @@ def _begun(storage: RDBStorage) -> Iterator[Connection]:
         try:
             yield connection
         except BaseException:
-            driver: Any = connection.connection.driver_connection
-            if driver.in_transaction:  # SQLite ends it by itself where the disk is full
-                connection.exec_driver_sql("ROLLBACK")
+            if not connection.invalidated:  # as Ctrl-C amid a statement leaves it
+                driver: Any = connection.connection.driver_connection
+                if driver.in_transaction:  # SQLite ends it by itself where the disk is full
+                    connection.exec_driver_sql("ROLLBACK")
             raise
         connection.exec_driver_sql("COMMIT")
 

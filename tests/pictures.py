@@ -22,7 +22,7 @@ from rich.terminal_theme import MONOKAI
 from nas.cli.search_display import Screen
 from nas.find_study import find_study, url_of
 from nas.report import write_report
-from nas.storage import silence_libraries
+from nas.storage import silence_optuna
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -87,7 +87,7 @@ def keep(page: Page, name: str, height: int) -> None:
 
 def main() -> None:
     """Draw all pictures of the study that is named."""
-    silence_libraries()
+    silence_optuna()
     browser = open_chromium()
     if browser is None:
         raise SystemExit("pictures need chromium and chromedriver")

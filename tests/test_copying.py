@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import threading
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from nas import copying
+from nas.architecture import Architecture
 from nas.cli import main
 from nas.copying import copy_database
 from nas.errors import UserError
@@ -24,7 +27,7 @@ from nas.sisters import open_sister
 from nas.storage import open_storage, sqlite_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from optuna.study import Study
 
@@ -172,6 +175,44 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(tmp_path.iterdir()) == before
     copy_database(source, target)
     assert content(target) == content(source)
+
+
+@contextmanager
+def ctrl_c_at(statement: int) -> Iterator[None]:
+    """Interrupt the statement of this number, counted from 1, of all databases."""
+    numbers = itertools.count(1)
+
+    def execute(*_: object) -> None:
+        if next(numbers) == statement:
+            raise KeyboardInterrupt
+
+    event.listen(Engine, "do_execute", execute)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "do_execute", execute)
+
+
+@pytest.mark.parametrize("command", ["backup --to b.db", "delete mine --yes"])
+def test_ctrl_c_amid_any_statement_leaves_nothing_half_done(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    scored(Architecture.of([1], [4]))
+    url = sqlite_url(Path("studies") / "mine.db")
+    before = content(url)
+    codes = []
+    for statement in range(1, 1000, 15):
+        with pytest.raises(SystemExit) as left, ctrl_c_at(statement):
+            main(command.split())
+        codes.append(left.value.code or 0)
+        if codes[-1] == 0:
+            break
+        assert content(url) == before
+        assert not Path("b.db").exists()
+    assert codes == [130] * (len(codes) - 1) + [0]
+    assert len(codes) > 3
+    interrupted = "interrupted; the same command goes on from here\n"
+    assert capsys.readouterr().err == interrupted * (len(codes) - 1)
 
 
 def test_a_study_that_may_not_be_written_is_backed_up(

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ProgrammingError
 from nas.errors import UserError
 from nas.find_study import find_storage
 from nas.register import lock_file
-from nas.storage import open_storage, shown_url, silence_libraries, sqlite_url, storage_url
+from nas.storage import open_storage, shown_url, sqlite_url, storage_url
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -39,7 +39,6 @@ def test_sqlite_is_in_wal_mode_and_patient(engine: Engine) -> None:
 def test_a_connection_that_cannot_be_closed_in_order_is_not_logged(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    silence_libraries()
     connection = engine.connect()
     result = connection.execute(text("SELECT 1"))
     driver = connection.connection.driver_connection

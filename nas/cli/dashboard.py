@@ -33,9 +33,9 @@ def dashboard(
     from nas.dashboard import make_dashboard
     from nas.find_study import find_study, url_of
     from nas.report import render
-    from nas.storage import database_failures_in_one_line, silence_libraries
+    from nas.storage import database_failures_in_one_line, silence_optuna
 
-    silence_libraries()
+    silence_optuna()
     warnings.filterwarnings("ignore", "Some regimes for parameter")  # of the importances it shows
     found = find_study(study, storage)
 

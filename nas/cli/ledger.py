@@ -52,9 +52,9 @@ def import_(
     """
     from nas.find_study import database_of, find_study
     from nas.ledger import import_sheet
-    from nas.storage import database_failures_in_one_line, silence_libraries
+    from nas.storage import database_failures_in_one_line, silence_optuna
 
-    silence_libraries()
+    silence_optuna()
     found = find_study(study, storage)
     database = database_of(found)
     with database_failures_in_one_line(database.url):

@@ -27,9 +27,9 @@ def report(
     from nas.cli.words import study_options
     from nas.find_study import find_study, study_folder
     from nas.report import write_report
-    from nas.storage import silence_libraries
+    from nas.storage import silence_optuna
 
-    silence_libraries()
+    silence_optuna()
     found = find_study(study, storage)
     if out is None:
         out = study_folder(found.study_name) / "report.html"

@@ -77,9 +77,9 @@ def retrain(
     retrain.py --model ResNet26_97 --dataset cifar10
     """
     from nas.cli.retrain_display import retrain_display
-    from nas.storage import silence_libraries
+    from nas.storage import silence_optuna
 
-    silence_libraries()
+    silence_optuna()
     with retrain_display(quiet=quiet) as display:
         retrained = run_retrain(
             trial,

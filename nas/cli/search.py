@@ -76,9 +76,9 @@ def search(
     search.py --dataset synthetic --budget 60k --trials 12 --proxy quick
     """
     from nas.cli.search_display import search_display
-    from nas.storage import silence_libraries
+    from nas.storage import silence_optuna
 
-    silence_libraries()
+    silence_optuna()
     asked: dict[str, Any] = {
         "fill": fill,
         "max_macs": _given("--max-macs", parse_count, max_macs),
