@@ -5,13 +5,21 @@
 For each candidate, over the networks that have it and every seed of the reference:
 
 - Spearman's and Kendall's (tau-b) correlation with the mean of the reference's seeds, and the first
-  within its better half, each with a 95 % interval from resampled networks;
+  within the half that these seeds call better, each with a 95 % interval from resampled networks;
 - Spearman's divided by the root of the reference's own reliability (Spearman 1904): what it would
-  be against a reference without noise. The reliability of the mean of k seeds follows from the mean
-  correlation r between seeds, k r / (1 + (k - 1) r) (Spearman 1910, Brown 1910);
-- the regret: what the network it puts first loses, in the reference, to the best;
-- the CPU time of a network, and its share of that of the reference with all its seeds. Where rows
-  are of several kinds of processors, seconds are of the one with the most rows (`on_one_device`).
+  be against a reference without the noise of its seeds; all share their val images. The reliability
+  of the mean of k seeds follows from the mean correlation r between seeds, k r / (1 + (k - 1) r)
+  (Spearman 1910, Brown 1910);
+- by how much Spearman's exceeds that of four epochs, on the same resampled networks: the intervals
+  of two candidates alone do not tell them apart;
+- the regret: what the network it puts first loses to the best, by the same seeds. It is one pick,
+  and as uncertain as the difference of two networks;
+- the CPU time of a network, and its share of that of the reference, with all its seeds and with
+  one. Where rows are of several kinds of processors, seconds are of the one with the most rows
+  (`on_one_device`).
+
+The front is that of correlation and cost share among the candidates with the most networks. A ridge
+model is not on it: its cost leaves out the reference runs that it was fitted to.
 """
 
 from __future__ import annotations
@@ -19,18 +27,26 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
-
-from nas.zero_cost import SCORES
+from fidelity_candidates import BASE, REFERENCE, candidates, reference_seeds
+from fidelity_statistics import (
+    LEAST_NETWORKS,
+    RESAMPLES,
+    UNKNOWN,
+    corrected,
+    estimate,
+    kendall,
+    regret,
+    reliability,
+    spearman,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from plotly.graph_objects import Figure
@@ -38,12 +54,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Draws = NDArray[np.intp]
 
-REFERENCE = "reference"
-RESAMPLES = 2000
-LEAST_NETWORKS = 5  # below it no correlation and no regret is shown
-RIDGE = 1.0  # on standardized ranks
-SHORT = ("epochs1", "epochs2", "epochs4")  # runs that are joined with untrained scores
-ACTIVATIONS = "num_activations"
+LEAST_SHOWN = 1e-6  # share of the cost, on a logarithmic axis
+LADDER_NETWORKS = 16  # a multiple of 8, so that every share of them is a whole number
+LEAST_FOR_LADDERS = 20  # from which so many are drawn
 # A ladder halves what it keeps as it doubles the epochs; beside it, one rung and its finalists.
 # Both cost four epochs a network.
 LADDERS: dict[str, tuple[tuple[str, float], ...]] = {
@@ -82,194 +95,21 @@ def on_one_device(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(cost=rows["cost"] * rows["device"].map(factors).fillna(1.0))
 
 
-# Statistics
-
-
-def spearman(a: Array, b: Array) -> Array:
-    """Correlate ranks along the last axis; equal values share the mean of their ranks."""
-    return pearson(rankdata(a, axis=-1), rankdata(b, axis=-1))
-
-
-def pearson(a: Array, b: Array) -> Array:
-    """Correlate along the last axis; not a number where one side does not vary."""
-    a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
-    with np.errstate(invalid="ignore"):
-        return (a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-
-
-def kendall(a: Array, b: Array) -> Array:
-    """Give Kendall's tau-b along the last axis."""
-    s, t = (np.sign(x[..., :, None] - x[..., None, :]) for x in (a, b))
-    both, one, other = ((x * y).sum((-2, -1)) for x, y in ((s, t), (s, s), (t, t)))
-    with np.errstate(invalid="ignore"):
-        return both / np.sqrt(one * other)
-
-
-def reliability(seeds: Array) -> Array:
-    """Give that of the mean of k seeds, from (k, ..., networks) scores (Spearman-Brown)."""
-    k = len(seeds)
-    pairs = [spearman(seeds[i], seeds[j]) for i in range(k) for j in range(i)]
-    r = np.mean(pairs, axis=0)
-    return k * r / (1 + (k - 1) * r)
-
-
-def corrected(score: Array, seeds: Array) -> Array:
-    """Divide the correlation with the mean of the seeds by the root of its reliability."""
-    reliable = reliability(seeds)
-    root = np.sqrt(np.where(reliable > 0, reliable, np.nan))
-    return spearman(score, seeds.mean(0)) / root
-
-
-def regret(score: Array, truth: Array) -> float:
-    """Give what the network with the best score loses to the best one."""
-    return float(truth.max() - truth[score.argmax()])
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic and the 95 % interval of its bootstrap over networks."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """Write `0.81 [0.55, 0.93]`."""
-        if math.isnan(self.value):
-            return "-"
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-UNKNOWN = Estimate(math.nan, math.nan, math.nan)
-
-
-def estimate(statistic: Callable[..., Array], *columns: Array) -> Estimate:
-    """Compute a statistic of columns (..., networks), and its interval by percentiles.
-
-    Resampled networks that leave it undefined, because all are equal, are left out.
-    """
-    num_networks = columns[0].shape[-1]
-    if num_networks < LEAST_NETWORKS:
-        return UNKNOWN
-    rng = np.random.default_rng(0)
-    draws = rng.integers(num_networks, size=(RESAMPLES, num_networks))
-    resampled = statistic(*(column[..., draws] for column in columns))
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return Estimate(float(statistic(*columns)), float(low), float(high))
-
-
-# Scores
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a candidate says of networks, higher is better, and its cost in seconds, by network."""
-
-    name: str
-    scores: pd.Series[float]
-    seconds: pd.Series[float]
-
-
-def reference_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give the reference's scores, a row a network that has all seeds, a column a seed."""
-    chosen = rows[rows["candidate"] == REFERENCE]
-    return chosen.pivot_table(index="network", columns="seed", values="score").dropna()
-
-
-def candidates(rows: pd.DataFrame) -> list[Scores]:
-    """Give the scores of every candidate that was measured, and of those that follow from it."""
-    found = []
-    for (name, seed), group in rows.groupby(["candidate", "seed"], sort=False):
-        if str(name).startswith(REFERENCE):
-            continue
-        runs, label = group.set_index("network"), f"{name} seed {seed}" if seed else str(name)
-        seconds = runs["cost"]
-        found.append(Scores(label, runs["score"], seconds))
-        if name in SCORES:
-            continue
-        losses = runs["train_losses"].map(lambda text: sum(map(float, str(text).split())))
-        found += [
-            Scores(f"{label}, no flip average", runs["plain_accuracy"], seconds),
-            Scores(f"{label}, val loss", -runs["val_loss"], seconds),
-            Scores(f"{label}, sum of training losses", -losses, seconds),
-        ]
-    return [*found, *_mean_of_seeds(rows), *_mean_of_ranks(rows), *_rank_models(rows)]
-
-
-def _mean_of_seeds(rows: pd.DataFrame) -> list[Scores]:
-    found = []
-    for name, group in rows.groupby("candidate", sort=False):
-        if str(name).startswith(REFERENCE) or group["seed"].nunique() < 2:
-            continue
-        seeds = group.pivot_table(index="network", columns="seed", values="score").dropna()
-        seconds = group.groupby("network")["cost"].sum()[seeds.index]
-        label = f"{name}, mean of {seeds.shape[1]} seeds"
-        found.append(Scores(label, seeds.mean(axis=1), seconds))
-    return found
-
-
-def _mean_of_ranks(rows: pd.DataFrame) -> list[Scores]:
-    """Average the ranks of one short run and of the number of activations; nothing is fitted."""
-    wide = rows[rows["seed"] == 0].pivot_table(index="network", columns="candidate", values="score")
-    found = []
-    for short in [name for name in SHORT if {name, ACTIVATIONS} <= set(wide)]:
-        both = wide[[short, ACTIVATIONS]].dropna()
-        runs = rows[(rows["seed"] == 0) & (rows["candidate"] == short)]
-        seconds = runs.groupby("network")["cost"].sum()[both.index]
-        found.append(Scores(f"{short} and activations", both.rank().mean(axis=1), seconds))
-    return found
-
-
-def _rank_models(rows: pd.DataFrame) -> list[Scores]:
-    """Predict the reference from untrained scores and one short run, each network by the others."""
-    seeds = reference_seeds(rows)
-    wide = rows[rows["seed"] == 0].pivot_table(index="network", columns="candidate", values="score")
-    untrained = [name for name in SCORES if name in wide]
-    found = []
-    for short in [name for name in SHORT if name in wide]:
-        features = wide[[*untrained, short]].dropna()
-        features = features.loc[features.index.intersection(seeds.index)]
-        if len(features) < LEAST_NETWORKS:
-            continue
-        truth = seeds.loc[features.index].mean(axis=1).to_numpy()
-        predicted = leave_one_out(features.to_numpy(), truth)
-        runs = rows[(rows["seed"] == 0) & rows["candidate"].isin(features.columns)]
-        seconds = runs.groupby("network")["cost"].sum()[features.index]
-        label = f"ridge on untrained scores and {short}"
-        found.append(Scores(label, pd.Series(predicted, features.index), seconds))
-    return found
-
-
-def leave_one_out(features: Array, truth: Array) -> Array:
-    """Predict each network's rank by ridge regression on the ranks of all others."""
-    x = rankdata(features, axis=0)
-    predicted = np.empty(len(truth))
-    for left_out in range(len(truth)):
-        is_kept = np.arange(len(truth)) != left_out
-        y = rankdata(truth[is_kept])
-        mean, std = x[is_kept].mean(0), x[is_kept].std(0)
-        scaled = (x - mean) / np.where(std > 0, std, 1)
-        kept = scaled[is_kept]
-        normal = kept.T @ kept + RIDGE * np.eye(x.shape[1])
-        predicted[left_out] = scaled[left_out] @ np.linalg.solve(normal, kept.T @ (y - y.mean()))
-    return predicted
-
-
-# Tables
-
-
 def fidelity(rows: pd.DataFrame) -> pd.DataFrame:
     """Compare every candidate with the reference; one row each, the cheapest first."""
     seeds = reference_seeds(rows)
     chosen = rows[rows["candidate"] == REFERENCE]
     reference_seconds = chosen.groupby("network")["cost"].sum()
-    table = []
-    for candidate in candidates(rows):
+    found, table = candidates(rows), []
+    base = next((each.scores for each in found if each.name == BASE), pd.Series(dtype=float))
+    for candidate in found:
         both = candidate.scores.dropna().index.intersection(seeds.index)
+        paired = both.intersection(base.index)
         score, truths = candidate.scores[both].to_numpy(), seeds.loc[both].to_numpy().T
         truth = truths.mean(0) if len(both) else np.empty(0)
         is_better = truth >= np.median(truth) if len(both) else np.empty(0, bool)
         has_reliability = len(truths) > 1
+        share = (candidate.seconds[both] / reference_seconds[both]).mean()
         table.append(
             {
                 "candidate": candidate.name,
@@ -278,14 +118,30 @@ def fidelity(rows: pd.DataFrame) -> pd.DataFrame:
                 "kendall": estimate(kendall, score, truth),
                 "top half": estimate(spearman, score[is_better], truth[is_better]),
                 "corrected": estimate(corrected, score, truths) if has_reliability else UNKNOWN,
+                f"gain on {BASE}": estimate(
+                    _gain,
+                    candidate.scores[paired].to_numpy(),
+                    base[paired].to_numpy(),
+                    seeds.loc[paired].mean(axis=1).to_numpy(),
+                ),
                 "regret": regret(score, truth) if len(both) >= LEAST_NETWORKS else math.nan,
-                "seconds": candidate.seconds.mean(),
-                "cost share": (candidate.seconds[both] / reference_seconds[both]).mean(),
+                "seconds": candidate.seconds[both if len(both) else slice(None)].mean(),
+                "cost share": share,
+                "of one seed": share * len(seeds.columns),
+                "fitted": candidate.is_fitted,
             }
         )
-    frame = pd.DataFrame(table).sort_values("seconds", kind="stable", ignore_index=True)
-    values = [estimate.value for estimate in frame["spearman"]]
-    return frame.assign(front=pareto_front(frame["seconds"].tolist(), values))
+    frame = pd.DataFrame(table).sort_values("cost share", kind="stable", ignore_index=True)
+    is_compared = (frame["networks"] == frame["networks"].max()) & ~frame["fitted"]
+    values = [
+        estimate.value if compared else math.nan
+        for estimate, compared in zip(frame["spearman"], is_compared, strict=True)
+    ]
+    return frame.assign(front=pareto_front(frame["cost share"].tolist(), values))
+
+
+def _gain(score: Array, base: Array, truth: Array) -> Array:
+    return spearman(score, truth) - spearman(base, truth)
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
@@ -299,9 +155,10 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
 
 
 def ladders(rows: pd.DataFrame) -> pd.DataFrame:
-    """Compare ways to spend on some networks more than on others; intervals by resampling.
+    """Compare ways to spend on some networks more than on others, at the same number of epochs.
 
-    Each resample draws half of the networks, so that there is something to choose between.
+    A mean over draws of `LADDER_NETWORKS` of the networks, each way on the same ones. It describes
+    these networks: draws share so many of them that their spread is no interval.
     """
     seeds = reference_seeds(rows)
     first = rows[rows["seed"] == 0]
@@ -311,12 +168,11 @@ def ladders(rows: pd.DataFrame) -> pd.DataFrame:
     if not set(needed) <= set(wide):
         return pd.DataFrame()
     complete = wide[needed].dropna().index.intersection(seeds.index)
-    if len(complete) < 2 * LEAST_NETWORKS:
+    if len(complete) < LEAST_FOR_LADDERS:
         return pd.DataFrame()
     truth = seeds.loc[complete].mean(axis=1).to_numpy()
     rng, table = np.random.default_rng(0), []
-    half = len(complete) // 2
-    draws = [rng.permutation(len(complete))[:half] for _ in range(RESAMPLES)]
+    draws = [rng.permutation(len(complete))[:LADDER_NETWORKS] for _ in range(RESAMPLES)]
     for name, rungs in LADDERS.items():
         scores = [wide.loc[complete, rung].to_numpy() for rung, _ in rungs]
         costs = [seconds.loc[complete, rung].to_numpy() for rung, _ in rungs]
@@ -325,7 +181,7 @@ def ladders(rows: pd.DataFrame) -> pd.DataFrame:
         lost = [
             truth[draw].max() - truth[best] for draw, (best, _) in zip(draws, climbed, strict=True)
         ]
-        spent = np.mean([cost for _, cost in climbed]) / half
+        spent = np.mean([cost for _, cost in climbed]) / LADDER_NETWORKS
         table.append({"way": name, "mean regret": np.mean(lost), "seconds": spent})
     return pd.DataFrame(table)
 
@@ -340,7 +196,7 @@ def climb(
     """
     kept, spent = draw, 0.0
     for score, cost, share in zip(scores, costs, shares, strict=True):
-        kept = kept[: max(1, round(share * len(draw)))]
+        kept = kept[: round(share * len(draw))]
         spent += float(cost[kept].sum())
         kept = kept[np.argsort(-score[kept], kind="stable")]
     return int(kept[0]), spent
@@ -372,7 +228,7 @@ def not_yet(rows: pd.DataFrame, table: pd.DataFrame, compared: pd.DataFrame) -> 
         lines.append(f"{thin} candidates have fewer than {LEAST_NETWORKS} networks: no ranking yet")
     if compared.empty:
         lines.append(
-            f"no comparison of ladders yet: {2 * LEAST_NETWORKS} networks need all their rungs"
+            f"no comparison of ladders yet: {LEAST_FOR_LADDERS} networks need all their rungs"
         )
     return lines
 
@@ -387,7 +243,7 @@ def figure(table: pd.DataFrame) -> Figure:
         estimates = group["spearman"]
         values = [e.value for e in estimates]
         drawn.add_scatter(
-            x=group["seconds"],
+            x=group["cost share"].clip(lower=LEAST_SHOWN),
             y=values,
             error_y={
                 "array": [e.high - e.value for e in estimates],
@@ -399,7 +255,7 @@ def figure(table: pd.DataFrame) -> Figure:
             textposition="top center",
             name="Pareto front" if is_front else "other",
         )
-    drawn.update_xaxes(type="log", title="seconds a network, of one CPU core or of the device")
+    drawn.update_xaxes(type="log", title="cost, as a share of the reference's with all its seeds")
     drawn.update_yaxes(title="Spearman's correlation with the reference")
     return drawn
 
@@ -417,7 +273,8 @@ def main() -> None:
     for what, value in reference_summary(rows).items():
         print(f"reference, {what}: {value}")
     table = fidelity(rows)
-    formats = {"regret": "{:.4f}".format, "seconds": "{:.1f}".format, "cost share": "{:.3f}".format}
+    digits = {"regret": 4, "seconds": 1, "cost share": 3, "of one seed": 3}
+    formats = {name: f"{{:.{number}f}}".format for name, number in digits.items()}
     print(table.to_string(index=False, formatters=formats, na_rep="-"))
     if not (compared := ladders(rows)).empty:
         print(compared.to_string(index=False))

@@ -8,11 +8,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import fidelity_report as report
+import fidelity_statistics as ranking
 import numpy as np
 import pandas as pd
 import proxy_fidelity
 import pytest
 import scipy.stats
+from fidelity_candidates import leave_one_out
 from proxy_fidelity import CANDIDATES, Rows, Run, Setting, networks, plan
 
 from nas.architecture import Architecture
@@ -44,11 +46,11 @@ def row(network: int, candidate: str, seed: int, score: float, seconds: float) -
     }
 
 
-def rows_of(**scores: list[float]) -> pd.DataFrame:
+def rows_of(*, count: int = COUNT, **scores: list[float]) -> pd.DataFrame:
     """A reference of two equal seeds that ranks networks by number, and the candidates given."""
     rows = [
         row(network, "reference", seed, 0.5 + network / 100, 30.0)
-        for network in range(COUNT)
+        for network in range(count)
         for seed in (100, 101)
     ]
     for candidate, values in scores.items():
@@ -68,24 +70,24 @@ def line_of(rows: pd.DataFrame, candidate: str) -> Any:
 def test_correlations_equal_scipys_with_ties(seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.integers(0, 6, size=(2, 20)).astype(float)
-    assert report.spearman(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
-    assert report.kendall(a, b) == pytest.approx(scipy.stats.kendalltau(a, b).statistic)
+    assert ranking.spearman(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+    assert ranking.kendall(a, b) == pytest.approx(scipy.stats.kendalltau(a, b).statistic)
 
 
 def test_reliability_is_spearman_browns() -> None:
     # Ranks differ by one in four of five: r = 1 - 6 * 4 / (5 * 24) = 0.8; two seeds 1.6 / 1.8.
     seeds = np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 1.0, 3.0, 5.0, 4.0]])
-    assert report.reliability(seeds) == pytest.approx(1.6 / 1.8)
+    assert ranking.reliability(seeds) == pytest.approx(1.6 / 1.8)
     mean = seeds.mean(0)
-    assert report.corrected(mean, seeds) == pytest.approx(1 / math.sqrt(1.6 / 1.8))
+    assert ranking.corrected(mean, seeds) == pytest.approx(1 / math.sqrt(1.6 / 1.8))
 
 
 def test_the_correction_removes_the_references_noise() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=5000)
     seeds = truth + rng.normal(size=(2, 5000))
-    assert report.spearman(truth, seeds.mean(0)) < 0.85
-    assert report.corrected(truth, seeds) == pytest.approx(1.0, abs=0.02)
+    assert ranking.spearman(truth, seeds.mean(0)) < 0.85
+    assert ranking.corrected(truth, seeds) == pytest.approx(1.0, abs=0.02)
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
@@ -95,14 +97,14 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     for _ in range(60):
         a, noise = rng.normal(size=(2, 24))
         b = true_pearson * a + math.sqrt(1 - true_pearson**2) * noise
-        found = report.estimate(report.spearman, a, b)
+        found = ranking.estimate(ranking.spearman, a, b)
         held += found.low <= true_spearman <= found.high
     assert held >= 51
 
 
 def test_too_few_networks_have_no_correlation() -> None:
-    few = np.arange(report.LEAST_NETWORKS - 1.0)
-    assert str(report.estimate(report.spearman, few, few)) == "-"
+    few = np.arange(ranking.LEAST_NETWORKS - 1.0)
+    assert str(ranking.estimate(ranking.spearman, few, few)) == "-"
 
 
 def test_the_pareto_front_is_what_nothing_cheaper_beats() -> None:
@@ -113,16 +115,16 @@ def test_the_pareto_front_is_what_nothing_cheaper_beats() -> None:
 def test_a_prediction_does_not_know_its_own_network() -> None:
     rng = np.random.default_rng(0)
     features, truth = rng.normal(size=(10, 3)), rng.normal(size=10)
-    before = report.leave_one_out(features, truth)[4]
+    before = leave_one_out(features, truth)[4]
     truth[4] = 100.0
-    assert report.leave_one_out(features, truth)[4] == before
+    assert leave_one_out(features, truth)[4] == before
 
 
 def test_a_prediction_finds_the_feature_that_ranks() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=30)
     features = np.stack([rng.normal(size=30), np.exp(truth), rng.normal(size=30)], axis=1)
-    assert report.spearman(report.leave_one_out(features, truth), truth) > 0.95
+    assert ranking.spearman(leave_one_out(features, truth), truth) > 0.95
 
 
 def test_a_ladder_keeps_the_best_and_pays_for_what_it_trains() -> None:
@@ -180,6 +182,39 @@ def test_a_perfect_and_a_reversed_candidate_are_found_out() -> None:
     assert reverse["regret"] == pytest.approx((COUNT - 1) / 100)
     assert perfect["seconds"] == 4.0
     assert perfect["cost share"] == pytest.approx(4 / 60)
+
+
+def test_candidates_are_compared_with_four_epochs_on_the_same_networks() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    rows = rows_of(epochs1=rank[:6], epochs2=rank, epochs4=rank[::-1])
+    for name, gain in (("epochs1", 2.0), ("epochs2", 2.0), ("epochs4", 0.0)):
+        found = line_of(rows, name)["gain on epochs4"]
+        assert (found.value, found.low, found.high) == (pytest.approx(gain),) * 3
+
+
+def test_the_cost_is_that_of_the_networks_that_are_compared() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    rows = rows_of(epochs1=rank)
+    rows.loc[rows["network"] < 3, "cost"] *= 100
+    partial = rows[~((rows["network"] < 3) & (rows["seed"] == 101))]
+    line = line_of(partial, "epochs1")
+    assert line["seconds"] == 4.0
+    assert line["cost share"] == pytest.approx(4 / 60)
+    assert line["of one seed"] == pytest.approx(4 / 30)
+
+
+def test_what_few_networks_have_or_was_fitted_is_not_on_the_front() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    swapped = [rank[1], rank[0], *rank[2:]]
+    rows = rows_of(epochs1=rank[:6], epochs2=swapped, epochs4=rank, num_params=rank)
+    rows.loc[rows["candidate"] == "epochs1", "cost"] = 1.0
+    table = report.fidelity(rows).set_index("candidate")
+    assert table.loc["epochs1", "spearman"].value == pytest.approx(1)
+    assert not table.loc["epochs1", "front"]
+    ridge = table.filter(like="ridge", axis=0)
+    assert len(ridge) == 3
+    assert not ridge["front"].any()
+    assert table.loc["num_params", "front"]
 
 
 def test_costs_of_two_kinds_of_processors_are_those_of_one() -> None:
@@ -244,19 +279,21 @@ def test_a_measurement_that_has_just_begun_is_reported_as_far_as_it_goes() -> No
     assert compared.empty
     first, second = report.not_yet(begun, report.fidelity(begun), compared)
     assert first.startswith("1 networks have the reference's seeds; with fewer than 5 nothing here")
-    assert second == "no comparison of ladders yet: 10 networks need all their rungs"
+    assert second == "no comparison of ladders yet: 20 networks need all their rungs"
     none = begun[begun["candidate"] != "reference"]
     assert line_of(none, "epochs1")["networks"] == 0
 
 
 def test_ladders_are_compared_on_the_same_networks() -> None:
-    rank = [float(network) for network in range(COUNT)]
-    rows = rows_of(epochs1=rank[::-1], epochs2=rank, epochs4=rank, epochs8=rank)
-    compared = report.ladders(rows)
+    rank = [float(network) for network in range(24)]
+    rows = rows_of(count=24, epochs1=rank[::-1], epochs2=rank, epochs4=rank, epochs8=rank)
+    epochs = rows["candidate"].str.removeprefix("epochs").where(rows["seed"] == 0, "30")
+    compared = report.ladders(rows.assign(cost=epochs.astype(float)))
     assert report.not_yet(rows, report.fidelity(rows), compared) == []
     ladder, finalists = compared.to_dict("records")
     assert ladder["mean regret"] > 0
     assert finalists["mean regret"] == 0
+    assert ladder["seconds"] == finalists["seconds"] == 4
 
 
 def test_the_figure_marks_the_front() -> None:
