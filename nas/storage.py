@@ -83,8 +83,18 @@ def shown_url(url: str) -> str:
 
 
 def was_cut_off(error: BaseException) -> bool:
-    """Tell whether a database error is a lost connection, after which all can go on."""
-    return bool(getattr(error.__cause__ or error, "connection_invalidated", False))
+    """Tell whether a database error is a lost connection, after which all can go on.
+
+    Not where it came amid Ctrl-C or SIGTERM, in whose place it is raised.
+    """
+    was_lost = False
+    link: BaseException | None = error  # Optuna's comes of SQLAlchemy's, and that of the driver's
+    while link is not None:
+        if isinstance(link, KeyboardInterrupt | SystemExit):
+            return False
+        was_lost |= getattr(link, "connection_invalidated", False)
+        link = link.__cause__ or link.__context__
+    return was_lost
 
 
 def database_url(text: str) -> str:

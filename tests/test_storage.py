@@ -19,7 +19,7 @@ from sqlalchemy.exc import ProgrammingError
 from nas.errors import UserError
 from nas.find_study import find_storage
 from nas.register import lock_file
-from nas.storage import open_storage, shown_url, sqlite_url, storage_url
+from nas.storage import open_storage, shown_url, sqlite_url, storage_url, was_cut_off
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -48,6 +48,26 @@ def test_a_connection_that_cannot_be_closed_in_order_is_not_logged(
     with pytest.raises(ProgrammingError, match="closed database"):
         connection.close()
     assert not caplog.records
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_connection_lost_amid_ctrl_c_is_no_reason_to_go_on(
+    engine: Engine, stop: type[BaseException]
+) -> None:
+    def lose(during: BaseException | None) -> None:
+        with engine.begin() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.close()
+            if during is not None:
+                raise during
+            connection.execute(text("SELECT 1"))
+
+    for during, is_to_go_on in ((None, True), (stop(), False)):
+        with pytest.raises(ProgrammingError, match="closed database") as lost:
+            lose(during)
+        lost.value.connection_invalidated = True  # as a server's driver says it
+        assert was_cut_off(lost.value) is is_to_go_on
 
 
 @pytest.mark.parametrize(
