@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from optuna import TrialPruned
@@ -16,6 +17,7 @@ from nas.failures import is_out_of_memory
 from nas.provenance import provenance
 from nas.proxy import run_proxy
 from nas.samplers import Exhausted, trial_id
+from nas.storage import through_cuts
 from nas.study import METRIC, TrialFailed
 from nas.training import DivergedError, resolved_precision
 
@@ -156,7 +158,7 @@ class Objective:
         made_with = provenance(str(device), precision=precision, seed=self.seed)
         measured["provenance"] = json.dumps(made_with)
         for name, value in measured.items():
-            trial.set_user_attr(name, value)
+            through_cuts(partial(trial.set_user_attr, name, value))
 
 
 def _has_parameters(trial: Trial) -> bool:

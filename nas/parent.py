@@ -25,7 +25,7 @@ from nas.errors import DeviceLostError, UserError
 from nas.interruption import Interruption
 from nas.progress import Progress
 from nas.register import Lookout
-from nas.storage import DATABASE_ERRORS, RECONNECT_SECONDS, was_cut_off
+from nas.storage import DATABASE_ERRORS, RECONNECT_SECONDS, impatient
 from nas.workers import LOOK_SECONDS, MAX_FAILURES, look, release
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ class Parent:
         self._crew.remove(member)
         member.connection.close()
         self.progress.on_notice(f"worker {member.index}: {detail}; another one takes its place")
-        self._release(member.process.pid, reason, detail)
+        with suppress(*DATABASE_ERRORS), impatient():  # else whoever looks next finds it lost
+            self._release(member.process.pid, reason, detail)
         self._look()
         self._deaths += 1
         if self._deaths == MAX_FAILURES:
@@ -198,12 +199,10 @@ class Parent:
             self._look()
 
     def _look(self) -> None:
-        self._looked_at = time.monotonic()
-        try:
+        """Look for lost trials, which can wait where the database is away: workers go on."""
+        with suppress(*DATABASE_ERRORS), impatient():
             look(self.study, self.register, self.space, self._lookout)
-        except DATABASE_ERRORS as error:
-            if not was_cut_off(error):
-                raise
+        self._looked_at = time.monotonic()
 
     def _stop(self) -> None:
         """Have all workers that are left end their trials as interrupted."""
@@ -215,7 +214,7 @@ class Parent:
             if member.process.is_alive():
                 member.process.kill()
                 member.process.join()
-            with suppress(*DATABASE_ERRORS):  # then whoever looks next finds the trial lost
+            with suppress(*DATABASE_ERRORS), impatient():  # else whoever looks next finds it lost
                 self._release(member.process.pid, "interrupted")
 
 

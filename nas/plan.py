@@ -193,7 +193,7 @@ class Plan:
 
     def _worker(self, index: int, progress: Progress) -> Worker:
         """Open the study and put the worker together."""
-        storage = open_storage(self.url)
+        storage = open_storage(self.url, is_known=True)
         study = self._open(storage)
         register = register_of(study)
         claim = claimer(storage, register)

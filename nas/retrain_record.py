@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from nas.checkpoint import differences
@@ -23,6 +23,7 @@ from nas.sisters import (
     resume_or_start,
     retrained_table,
 )
+from nas.storage import through_cuts
 from nas.study import fail
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ class RetrainRecord:
     def write_rows(self, rows: list[Row]) -> None:
         """Write the epochs so far to `metrics.csv` and to the trial."""
         with ended_elsewhere_in_one_line(self.sister):
-            report_values(self.sister, self.trial, [row[self.curve] for row in rows])
+            values = [row[self.curve] for row in rows]
+            through_cuts(lambda: report_values(self.sister, self.trial, values))
         if rows:
             write_whole(self.folder / METRICS, _csv(rows))
 
@@ -157,7 +159,7 @@ class RetrainRecord:
         write_whole(self.folder / CURVE, learning_curve_page(rows, self._title(measured)))
         with ended_elsewhere_in_one_line(self.sister):
             for name, value in {**measured, "provenance": json.dumps(made_with)}.items():
-                self.trial.set_user_attr(name, value)
+                through_cuts(partial(self.trial.set_user_attr, name, value))
             told = self.sister.tell(self.trial, measured["accuracy"])
         return told.number
 

@@ -235,8 +235,9 @@ class Retraining:
             trained = self._train(network, seed, checkpoints, record)
             measured = self._score(trained)
         except DivergedError as error:
+            failed = record.fail("diverged", error)
             checkpoints.remove()
-            raise record.fail("diverged", error) from None
+            raise failed from None
         except (RuntimeError, MemoryError) as error:
             if is_lost_rank(error):
                 raise UserError(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
 import time
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import optuna
@@ -17,8 +20,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
+    DBAPIError,
     IntegrityError,
     NoSuchModuleError,
+    OperationalError,
     ProgrammingError,
 )
 
@@ -26,10 +31,12 @@ from nas.errors import UserError, brief
 from nas.register import TABLES, lock_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from optuna.storages import RDBStorage
     from sqlalchemy.engine import URL, Dialect, Engine
+
+T = TypeVar("T")
 
 OF_READ_ONLY = "uri=true"  # in the URL of such a file's engine
 SMALLEST_BYTES = 512  # of an SQLite database: one page
@@ -42,6 +49,7 @@ POSTGRESQL_OPTIONS = {
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds; of what was sent and is not answered
     "options": "-c idle_in_transaction_session_timeout=60s",
 }
 
@@ -50,7 +58,10 @@ POSTGRESQL_OPTIONS = {
 QUIET_POOL = {"pool_logging_name": "nas"}
 logging.getLogger("sqlalchemy.pool.impl.QueuePool.nas").setLevel(logging.CRITICAL)
 
-DATABASE_ERRORS = (DatabaseError, optuna.exceptions.StorageInternalError)
+DATABASE_ERRORS = (DBAPIError, optuna.exceptions.StorageInternalError)
+MAX_CUTS = 20  # lost connections in a row that are survived
+
+_is_patient = ContextVar("_is_patient", default=True)
 
 
 @contextmanager
@@ -97,6 +108,27 @@ def was_cut_off(error: BaseException) -> bool:
     return was_lost
 
 
+def through_cuts(write: Callable[[], T]) -> T:
+    """Write again what a lost connection cut off; it must bear to be written twice."""
+    for cut in itertools.count(1):
+        try:
+            return write()
+        except DATABASE_ERRORS as error:
+            if not was_cut_off(error) or cut == MAX_CUTS:
+                raise
+    raise AssertionError
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Do not wait for a server that is away: what is written here can be left to others."""
+    token = _is_patient.set(False)
+    try:
+        yield
+    finally:
+        _is_patient.reset(token)
+
+
 def database_url(text: str) -> str:
     """Read a URL, or the path of an SQLite file (UserError: one that no URL can name)."""
     if "://" in text or text.startswith("sqlite:"):
@@ -133,13 +165,14 @@ def remove_sqlite(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def open_storage(url: str, *, create: bool = True) -> RDBStorage:
+def open_storage(url: str, *, create: bool = True, is_known: bool = False) -> RDBStorage:
     """Open an Optuna database, with SQLite in WAL mode and patient with locks.
 
     Args:
         url: SQLAlchemy's form, such as `sqlite:///studies/NAME.db`.
         create: Whether a missing SQLite file, or missing tables, are created. Without, a file that
             this user may not write is opened for reading.
+        is_known: Whether it was there before, so that a server that is away is waited for.
 
     Raises:
         UserError: No database there, not an Optuna database, one of another version, or a
@@ -148,7 +181,7 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() != "sqlite":
-            return _open_server(url, parsed)
+            return _open_server(url, parsed, is_known=is_known)
         path = _check_sqlite(parsed, create=create)
         if not create and not all(map(_may_write, (path, path.parent))):
             return _read_only(path)
@@ -174,10 +207,11 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     return storage
 
 
-def _open_server(url: str, parsed: URL) -> RDBStorage:
+def _open_server(url: str, parsed: URL, *, is_known: bool) -> RDBStorage:
     options = POSTGRESQL_OPTIONS if parsed.get_backend_name() == "postgresql" else {}
     options = {name: value for name, value in options.items() if name not in parsed.query}
-    storage = _rdb_storage(url, {"pool_pre_ping": True, "connect_args": options})
+    opened = partial(_rdb_storage, url, {"pool_pre_ping": True, "connect_args": options})
+    storage = _patiently(opened, OperationalError) if is_known else opened()
     event.listen(storage.engine, "do_connect", _connect_patiently)
     return storage
 
@@ -186,12 +220,17 @@ def _connect_patiently(
     dialect: Dialect, _record: object, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> object:
     """Wait for a server that is being started again; it was there before."""
-    deadline = time.monotonic() + RECONNECT_SECONDS
+    connect = partial(dialect.connect, *arguments, **options)
+    return _patiently(connect, dialect.loaded_dbapi.OperationalError)
+
+
+def _patiently(connect: Callable[[], T], refused: type[Exception]) -> T:
+    deadline = time.monotonic() + (RECONNECT_SECONDS if _is_patient.get() else 0)
     while True:
         try:
-            return dialect.connect(*arguments, **options)
-        except dialect.loaded_dbapi.OperationalError:
-            if time.monotonic() > deadline:
+            return connect()
+        except refused:
+            if time.monotonic() >= deadline:
                 raise
             time.sleep(1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from optuna.trial import TrialState
 from nas.errors import DeviceLostError, UserError, brief
 from nas.register import BEAT_SECONDS, Lookout, Place
 from nas.samplers import Exhausted, NothingFits, trial_id
-from nas.storage import DATABASE_ERRORS, was_cut_off
+from nas.storage import DATABASE_ERRORS, MAX_CUTS, impatient, through_cuts, was_cut_off
 from nas.study import RETRIED, TrialFailed, fail, num_scored, num_since_best, requeue
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0  # between looks for a place while others hold the last ones
 LOOK_SECONDS = 30.0  # between looks for trials whose worker is lost
 MAX_FAILURES = 10  # in a row, none of them an interruption: something is wrong with all networks
-MAX_CUTS = 20  # lost connections to the database that a run survives
 
 
 @dataclass
@@ -62,6 +60,7 @@ class Worker:
     on_notice: Callable[[str], None] = lambda _line: None
     lookout: Lookout = field(default_factory=Lookout)
     patience: int | None = None
+    _cuts: int = field(default=0, init=False)  # since a trial ended
 
     def run(self, target: int, deadline: float | None = None) -> str:
         """Score trials until the study has `target` scored ones.
@@ -78,18 +77,18 @@ class Worker:
             UserError: Nothing fits, ten networks in a row failed, or (DeviceLostError) the GPU did.
         """
         with _beating(self.register):
-            for cut in itertools.count(1):
+            while True:
                 try:
-                    if cut > 1:  # what `_let_go` could not do while the database was away
+                    if self._cuts:  # what `_let_go` could not do while the database was away
                         self._release_own()
                     return self._run(target, deadline)
                 except DATABASE_ERRORS as error:
-                    if not was_cut_off(error) or cut == MAX_CUTS:
+                    self._cuts += 1
+                    if not was_cut_off(error) or self._cuts == MAX_CUTS:
                         raise
                     self.on_notice("the connection to the database was lost; going on")
                 finally:
                     self._let_go()
-        raise AssertionError
 
     def has_room(self, target: int) -> bool:
         """Tell whether a trial may start: scored and running ones are fewer than the target."""
@@ -101,7 +100,7 @@ class Worker:
 
     def _let_go(self) -> None:
         """End the trial in flight, if there is one, however this process came to leave it."""
-        with suppress(*DATABASE_ERRORS):  # then whoever looks next finds it lost
+        with suppress(*DATABASE_ERRORS), impatient():  # else whoever looks next finds it lost
             self._release_own()
 
     def _release_own(self) -> None:
@@ -135,6 +134,7 @@ class Worker:
                 self.on_notice(f"trial {trial.number} was given to another worker; result dropped")
                 continue
             self.on_trial_end(ended)
+            self._cuts = 0
             failures = failures + 1 if _counts_as_failure(ended) else 0
             if failures == MAX_FAILURES:
                 raise UserError(
@@ -187,12 +187,20 @@ class Worker:
 
     def _end(self, trial: Trial, end: Callable[[], FrozenTrial]) -> FrozenTrial | None:
         """End a trial and free its place, unless it is no longer this worker's."""
-        number = trial_id(trial)
-        with self.register.lock():
-            is_ours = self.storage.get_trial(number).state is TrialState.RUNNING
-            ended = end() if is_ours else None
-            self.register.leave(number)
-        return ended
+        number, was_begun = trial_id(trial), False
+
+        def attempt() -> FrozenTrial | None:
+            nonlocal was_begun
+            with self.register.lock():
+                ended = self.storage.get_trial(number)
+                is_ours = was_begun or ended.state is TrialState.RUNNING
+                if ended.state is TrialState.RUNNING:
+                    was_begun = True  # if it is cut off, the end may have been written
+                    ended = end()
+                self.register.leave(number)
+            return ended if is_ours else None
+
+        return through_cuts(attempt)
 
 
 @contextmanager

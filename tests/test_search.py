@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import optuna
 import pytest
 import torch
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
+from sqlalchemy.exc import OperationalError
 from torch import nn
 
 from nas import Progress
@@ -112,6 +113,26 @@ def test_an_interrupted_trial_is_scored_again_and_nothing_else_changes(tiny: Sea
     assert scored(resumed) == scored(undisturbed)
     failed = [t for t in resumed.trials if t.state is TrialState.FAIL]
     assert [t.user_attrs["fail_reason"] for t in failed] == ["interrupted"] * 3
+
+
+def test_what_was_measured_is_recorded_again_where_that_was_cut_off(
+    tiny: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = OperationalError("x", {}, Exception("gone"), connection_invalidated=True)
+    set_user_attr = Trial.set_user_attr
+    cut: list[str] = []
+
+    def set_cut_off(trial: Trial, name: str, value: object) -> None:
+        if name == "provenance" and len(cut) < 2:
+            cut.append(name)
+            raise gone
+        set_user_attr(trial, name, value)
+
+    monkeypatch.setattr(Trial, "set_user_attr", set_cut_off)
+    study = tiny(2)
+    assert len(cut) == 2
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+    assert all("provenance" in trial.user_attrs for trial in study.trials)
 
 
 def test_a_process_killed_in_mid_trial_loses_that_trial_alone(folder: Path, tiny: Search) -> None:

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.exceptions import StorageInternalError
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from nas.errors import UserError
 from nas.find_study import find_storage
 from nas.register import lock_file
-from nas.storage import open_storage, shown_url, sqlite_url, storage_url, was_cut_off
+from nas.storage import (
+    impatient,
+    open_storage,
+    shown_url,
+    sqlite_url,
+    storage_url,
+    was_cut_off,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -48,6 +56,26 @@ def test_a_connection_that_cannot_be_closed_in_order_is_not_logged(
     with pytest.raises(ProgrammingError, match="closed database"):
         connection.close()
     assert not caplog.records
+
+
+@pytest.mark.postgres
+def test_a_server_that_was_there_before_is_waited_for(server: Engine, postgres_url: str) -> None:
+    name = make_url(postgres_url).database
+
+    def allow(*, is_allowed: bool) -> None:
+        with server.connect() as connection:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {is_allowed}"))
+
+    allow(is_allowed=False)
+    with pytest.raises(UserError, match="not currently accepting connections"):
+        open_storage(postgres_url)
+    with impatient(), pytest.raises(UserError, match="not currently accepting connections"):
+        open_storage(postgres_url, is_known=True)
+    mended = threading.Timer(2.0, allow, kwargs={"is_allowed": True})
+    mended.start()
+    open_storage(postgres_url, is_known=True).engine.dispose()
+    assert mended.finished.is_set()
+    mended.join()
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import optuna
 import pytest
 import torch
+from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
@@ -41,7 +42,6 @@ from nas.workers import Worker, look
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
     from sqlalchemy.engine import Engine
 
@@ -453,6 +453,57 @@ def test_a_trial_whose_end_could_not_be_written_twice_holds_up_nothing(
     assert plan.work(0, Progress()) == "complete"
     assert register.num_places() == 0
     assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 3
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_score_whose_recording_is_cut_off_is_recorded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_written: bool
+) -> None:
+    gone = OperationalError("x", {}, Exception("gone"), connection_invalidated=True)
+    score, tell = Plan.score, Study.tell
+    scored: list[int] = []
+    told: list[int] = []
+    heard = Heard()
+
+    def score_and_count(plan: Plan, study: Study, trial: Trial) -> float:
+        scored.append(trial.number)
+        return score(plan, study, trial)
+
+    def tell_cut_off(study: Study, trial: Trial, value: float) -> FrozenTrial:
+        told.append(trial.number)
+        is_cut = told.count(trial.number) == 1
+        if is_cut and not is_written:
+            raise gone
+        ended = tell(study, trial, value)
+        if is_cut:
+            raise gone
+        return ended
+
+    monkeypatch.setattr(Plan, "score", score_and_count)
+    monkeypatch.setattr(Study, "tell", tell_cut_off)
+    plan = Plan(sqlite_url(tmp_path / "s.db"), 3)
+    study, register = plan.open()
+    assert plan.work(0, heard.progress) == "complete"
+    assert scored == [0, 1, 2]
+    assert [trial.state for trial in heard.ended] == [TrialState.COMPLETE] * 3
+    assert not heard.notices
+    assert register.num_places() == 0
+    assert len(study.trials) == 3
+
+
+def test_the_parents_look_may_fail_while_the_workers_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def look_in_vain(*_: object) -> None:
+        looks.append(1)
+        raise OperationalError("x", {}, Exception("refused"))
+
+    monkeypatch.setattr(parent, "look", look_in_vain)
+    monkeypatch.setattr(parent, "LOOK_SECONDS", 0.0)
+    check(run(Plan(sqlite_url(tmp_path / "s.db"), 5), 1, Heard()), 5)
+    assert looks
 
 
 @pytest.mark.postgres
