@@ -14,10 +14,10 @@ from nas.architecture import Architecture
 from nas.complexity import count, size_bytes
 from nas.errors import brief
 from nas.failures import is_out_of_memory
+from nas.outages import through_cuts
 from nas.provenance import provenance
 from nas.proxy import run_proxy
 from nas.samplers import Exhausted, trial_id
-from nas.storage import through_cuts
 from nas.study import METRIC, TrialFailed
 from nas.training import DivergedError, resolved_precision
 

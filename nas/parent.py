@@ -23,9 +23,9 @@ from optuna.trial import TrialState
 
 from nas.errors import DeviceLostError, UserError
 from nas.interruption import Interruption
+from nas.outages import DATABASE_ERRORS, RECONNECT_SECONDS, impatient
 from nas.progress import Progress
 from nas.register import Lookout
-from nas.storage import DATABASE_ERRORS, RECONNECT_SECONDS, impatient
 from nas.workers import LOOK_SECONDS, MAX_FAILURES, look, release
 
 if TYPE_CHECKING:

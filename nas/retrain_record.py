@@ -16,6 +16,7 @@ from nas.export import CONFIG, read_json, save_model
 from nas.files import write_whole
 from nas.learning_curve import learning_curve_page
 from nas.notes import write_note
+from nas.outages import through_cuts
 from nas.samplers import trial_id
 from nas.sisters import (
     ended_elsewhere_in_one_line,
@@ -23,7 +24,6 @@ from nas.sisters import (
     resume_or_start,
     retrained_table,
 )
-from nas.storage import through_cuts
 from nas.study import fail
 
 if TYPE_CHECKING:

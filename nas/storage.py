@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
 import time
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import optuna
@@ -20,7 +18,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
-    DBAPIError,
     IntegrityError,
     NoSuchModuleError,
     OperationalError,
@@ -28,21 +25,19 @@ from sqlalchemy.exc import (
 )
 
 from nas.errors import UserError, brief
+from nas.outages import DATABASE_ERRORS, patiently
 from nas.register import TABLES, lock_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from optuna.storages import RDBStorage
     from sqlalchemy.engine import URL, Dialect, Engine
-
-T = TypeVar("T")
 
 OF_READ_ONLY = "uri=true"  # in the URL of such a file's engine
 SMALLEST_BYTES = 512  # of an SQLite database: one page
 BUSY_SECONDS = 60  # how long SQLite waits for another process's lock
 CREATE_ATTEMPTS = 5  # processes that create one fresh database at once may collide
-RECONNECT_SECONDS = 120  # how long a server that was reached before may be away
 # libpq's: what is not a wrong address fails soon, and a host that vanished lets go of its locks.
 POSTGRESQL_OPTIONS = {
     "connect_timeout": 10,
@@ -57,11 +52,6 @@ POSTGRESQL_OPTIONS = {
 # or the loss of a server.
 QUIET_POOL = {"pool_logging_name": "nas"}
 logging.getLogger("sqlalchemy.pool.impl.QueuePool.nas").setLevel(logging.CRITICAL)
-
-DATABASE_ERRORS = (DBAPIError, optuna.exceptions.StorageInternalError)
-MAX_CUTS = 20  # lost connections in a row that are survived
-
-_is_patient = ContextVar("_is_patient", default=True)
 
 
 @contextmanager
@@ -91,42 +81,6 @@ def shown_url(url: str) -> str:
     start, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
     hidden = start + slashes + re.sub(r":.*@", ":***@", rest, flags=re.DOTALL)
     return re.sub(r"(password=)[^&]*", r"\1***", hidden, flags=re.IGNORECASE)
-
-
-def was_cut_off(error: BaseException) -> bool:
-    """Tell whether a database error is a lost connection, after which all can go on.
-
-    Not where it came amid Ctrl-C or SIGTERM, in whose place it is raised.
-    """
-    was_lost = False
-    link: BaseException | None = error  # Optuna's comes of SQLAlchemy's, and that of the driver's
-    while link is not None:
-        if isinstance(link, KeyboardInterrupt | SystemExit):
-            return False
-        was_lost |= getattr(link, "connection_invalidated", False)
-        link = link.__cause__ or link.__context__
-    return was_lost
-
-
-def through_cuts(write: Callable[[], T]) -> T:
-    """Write again what a lost connection cut off; it must bear to be written twice."""
-    for cut in itertools.count(1):
-        try:
-            return write()
-        except DATABASE_ERRORS as error:
-            if not was_cut_off(error) or cut == MAX_CUTS:
-                raise
-    raise AssertionError
-
-
-@contextmanager
-def impatient() -> Iterator[None]:
-    """Do not wait for a server that is away: what is written here can be left to others."""
-    token = _is_patient.set(False)
-    try:
-        yield
-    finally:
-        _is_patient.reset(token)
 
 
 def database_url(text: str) -> str:
@@ -211,7 +165,7 @@ def _open_server(url: str, parsed: URL, *, is_known: bool) -> RDBStorage:
     options = POSTGRESQL_OPTIONS if parsed.get_backend_name() == "postgresql" else {}
     options = {name: value for name, value in options.items() if name not in parsed.query}
     opened = partial(_rdb_storage, url, {"pool_pre_ping": True, "connect_args": options})
-    storage = _patiently(opened, OperationalError) if is_known else opened()
+    storage = patiently(opened, OperationalError) if is_known else opened()
     event.listen(storage.engine, "do_connect", _connect_patiently)
     return storage
 
@@ -221,18 +175,7 @@ def _connect_patiently(
 ) -> object:
     """Wait for a server that is being started again; it was there before."""
     connect = partial(dialect.connect, *arguments, **options)
-    return _patiently(connect, dialect.loaded_dbapi.OperationalError)
-
-
-def _patiently(connect: Callable[[], T], refused: type[Exception]) -> T:
-    deadline = time.monotonic() + (RECONNECT_SECONDS if _is_patient.get() else 0)
-    while True:
-        try:
-            return connect()
-        except refused:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(1)
+    return patiently(connect, dialect.loaded_dbapi.OperationalError)
 
 
 def _rdb_storage(url: str, engine_kwargs: dict[str, object]) -> RDBStorage:

@@ -13,9 +13,9 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from nas.errors import DeviceLostError, UserError, brief
+from nas.outages import DATABASE_ERRORS, MAX_CUTS, impatient, through_cuts, was_cut_off
 from nas.register import BEAT_SECONDS, Lookout, Place
 from nas.samplers import Exhausted, NothingFits, trial_id
-from nas.storage import DATABASE_ERRORS, MAX_CUTS, impatient, through_cuts, was_cut_off
 from nas.study import RETRIED, TrialFailed, fail, num_scored, num_since_best, requeue
 
 if TYPE_CHECKING:

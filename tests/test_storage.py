@@ -19,15 +19,9 @@ from sqlalchemy.exc import ProgrammingError
 
 from nas.errors import UserError
 from nas.find_study import find_storage
+from nas.outages import impatient, was_cut_off
 from nas.register import lock_file
-from nas.storage import (
-    impatient,
-    open_storage,
-    shown_url,
-    sqlite_url,
-    storage_url,
-    was_cut_off,
-)
+from nas.storage import open_storage, shown_url, sqlite_url, storage_url
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

@@ -109,7 +109,7 @@ def _discard_output() -> None:
 
 def _database_errors() -> tuple[type[Exception], ...]:
     """Give what a database fails with; only asked for, and so only imported, once something did."""
-    from nas.storage import DATABASE_ERRORS
+    from nas.outages import DATABASE_ERRORS
 
     return DATABASE_ERRORS
 

@@ -128,7 +128,7 @@ class Lines:
 
     def _count(self) -> None:
         """Count what is scored, by whichever search: others may share the target."""
-        from nas.storage import DATABASE_ERRORS
+        from nas.outages import DATABASE_ERRORS
         from nas.study import num_scored
 
         assert self._study is not None
