@@ -250,12 +250,15 @@ def figure(table: pd.DataFrame) -> Figure:
                 "arrayminus": [e.value - e.low for e in estimates],
                 "thickness": 1,
             },
-            text=group["candidate"],
-            mode="markers+lines+text" if is_front else "markers",
-            textposition="top center",
+            hovertext=group["candidate"],
+            text=group["candidate"].where(is_front | ~group["candidate"].str.contains("[, ]"), ""),
+            cliponaxis=False,
+            mode="markers+lines+text" if is_front else "markers+text",
+            textposition="top left" if is_front else "middle right",
             name="Pareto front" if is_front else "other",
         )
-    drawn.update_xaxes(type="log", title="cost, as a share of the reference's with all its seeds")
+    title = "cost, in percent of the reference's with all its seeds"
+    drawn.update_xaxes(type="log", tickformat="~%", dtick=1, title=title)
     drawn.update_yaxes(title="Spearman's correlation with the reference")
     return drawn
 

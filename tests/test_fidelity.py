@@ -299,7 +299,7 @@ def test_ladders_are_compared_on_the_same_networks() -> None:
 def test_the_figure_marks_the_front() -> None:
     rank = [float(network) for network in range(COUNT)]
     drawn = report.figure(report.fidelity(rows_of(epochs1=rank, epochs2=rank[::-1])))
-    names = {trace.name: list(trace.text) for trace in drawn.data}
+    names = {trace.name: list(trace.hovertext) for trace in drawn.data}
     assert "epochs1" in names["Pareto front"]
     assert "epochs2" in names["other"]
 
