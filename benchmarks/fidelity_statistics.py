@@ -45,7 +45,8 @@ def reliability(seeds: Array) -> Array:
     k = len(seeds)
     pairs = [spearman(seeds[i], seeds[j]) for i in range(k) for j in range(i)]
     r = np.mean(pairs, axis=0)
-    return k * r / (1 + (k - 1) * r)
+    with np.errstate(divide="ignore"):  # a resample may be reversed as a whole
+        return k * r / (1 + (k - 1) * r)
 
 
 def corrected(score: Array, seeds: Array) -> Array:
