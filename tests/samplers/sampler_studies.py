@@ -125,8 +125,8 @@ def undisturbed(base: str) -> Study:
     return run(study_of(base), NUM_TRIALS[base])
 
 
-class Recording(RandomSampler):
-    """A base with a model: proposes what a list says, over and over; counts its draws."""
+class _Recording(BaseSampler):
+    """Proposes what a list says, over and over; counts its draws."""
 
     def __init__(self, *proposals: dict[str, Any]) -> None:
         super().__init__(seed=0)
@@ -138,14 +138,9 @@ class Recording(RandomSampler):
         return dict(next(self.proposals))
 
 
-class RecordingTPE(TPESampler):
+class Recording(_Recording, RandomSampler):
+    """A base with a model."""
+
+
+class RecordingTPE(_Recording, TPESampler):
     """TPE's kind of base, which is drawn from again."""
-
-    def __init__(self, *proposals: dict[str, Any]) -> None:
-        super().__init__(seed=0)
-        self.proposals = itertools.cycle(proposals)
-        self.num_draws = 0
-
-    def sample_relative(self, *_: Any) -> dict[str, Any]:
-        self.num_draws += 1
-        return dict(next(self.proposals))
