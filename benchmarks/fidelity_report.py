@@ -12,6 +12,8 @@ For each candidate, over the networks that have it and every seed of the referen
   (Spearman 1910, Brown 1910);
 - by how much Spearman's exceeds that of four epochs, on the same resampled networks: the intervals
   of two candidates alone do not tell them apart;
+- its bias to networks of many activations: Spearman's between their number and by how many places
+  the candidate ranks a network higher than the reference does;
 - the regret: what the network it puts first loses to the best, by the same seeds. It is one pick,
   and as uncertain as the difference of two networks;
 - the CPU time of a network, and its share of that of the reference, with all its seeds and with
@@ -30,9 +32,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import markdown
 import numpy as np
 import pandas as pd
-from fidelity_candidates import BASE, REFERENCE, candidates, reference_seeds
+from fidelity_candidates import ACTIVATIONS, BASE, REFERENCE, candidates, reference_seeds
 from fidelity_statistics import (
     LEAST_NETWORKS,
     RESAMPLES,
@@ -44,6 +47,7 @@ from fidelity_statistics import (
     reliability,
     spearman,
 )
+from scipy.stats import rankdata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +58,13 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Draws = NDArray[np.intp]
 
+FORMATS = {
+    "regret": ".2%",
+    "mean regret": ".2%",
+    "seconds": ".1f",
+    "cost share": ".1%",
+    "of one seed": ".1%",
+}
 LEAST_SHOWN = 1e-6  # share of the cost, on a logarithmic axis
 LADDER_NETWORKS = 16  # a multiple of 8, so that every share of them is a whole number
 LEAST_FOR_LADDERS = 20  # from which so many are drawn
@@ -101,10 +112,12 @@ def fidelity(rows: pd.DataFrame) -> pd.DataFrame:
     chosen = rows[rows["candidate"] == REFERENCE]
     reference_seconds = chosen.groupby("network")["cost"].sum()
     found, table = candidates(rows), []
-    base = next((each.scores for each in found if each.name == BASE), pd.Series(dtype=float))
+    by_name = {each.name: each.scores for each in found}
+    none = pd.Series(dtype=float)
+    base, activations = by_name.get(BASE, none), by_name.get(ACTIVATIONS, none)
     for candidate in found:
         both = candidate.scores.dropna().index.intersection(seeds.index)
-        paired = both.intersection(base.index)
+        paired, sized = both.intersection(base.index), both.intersection(activations.index)
         score, truths = candidate.scores[both].to_numpy(), seeds.loc[both].to_numpy().T
         truth = truths.mean(0) if len(both) else np.empty(0)
         is_better = truth >= np.median(truth) if len(both) else np.empty(0, bool)
@@ -124,6 +137,12 @@ def fidelity(rows: pd.DataFrame) -> pd.DataFrame:
                     base[paired].to_numpy(),
                     seeds.loc[paired].mean(axis=1).to_numpy(),
                 ),
+                "bias to activations": estimate(
+                    _bias,
+                    candidate.scores[sized].to_numpy(),
+                    seeds.loc[sized].mean(axis=1).to_numpy(),
+                    activations[sized].to_numpy(),
+                ),
                 "regret": regret(score, truth) if len(both) >= LEAST_NETWORKS else math.nan,
                 "seconds": candidate.seconds[both if len(both) else slice(None)].mean(),
                 "cost share": share,
@@ -142,6 +161,10 @@ def fidelity(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _gain(score: Array, base: Array, truth: Array) -> Array:
     return spearman(score, truth) - spearman(base, truth)
+
+
+def _bias(score: Array, truth: Array, size: Array) -> Array:
+    return spearman(rankdata(score, axis=-1) - rankdata(truth, axis=-1), size)
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
@@ -233,6 +256,21 @@ def not_yet(rows: pd.DataFrame, table: pd.DataFrame, compared: pd.DataFrame) -> 
     return lines
 
 
+def in_markdown(table: pd.DataFrame) -> str:
+    """Write a table, its numbers by `FORMATS`; a star marks the front."""
+    shown = table.assign(
+        **{
+            name: ["-" if math.isnan(value) else format(value, FORMATS[name]) for value in column]
+            for name, column in table.items()
+            if name in FORMATS
+        }
+    )
+    if "front" in shown:
+        shown["candidate"] += shown["front"].map({True: " *", False: ""})
+        shown = shown.drop(columns=["front", "fitted"])
+    return markdown.table(shown.columns, shown.to_numpy())
+
+
 def figure(table: pd.DataFrame) -> Figure:
     """Draw correlation against cost, the Pareto front marked."""
     import plotly.graph_objects as go
@@ -269,21 +307,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     default = results / "proxy_fidelity-cifar10-100k-16px.csv"
     parser.add_argument("rows", nargs="?", type=Path, default=default)
-    parser.add_argument("--csv", type=Path, help="write the table")
     parser.add_argument("--figure", type=Path, help="write the figure, an HTML page")
     arguments = parser.parse_args()
     rows = read(arguments.rows)
     for what, value in reference_summary(rows).items():
         print(f"reference, {what}: {value}")
-    table = fidelity(rows)
-    digits = {"regret": 4, "seconds": 1, "cost share": 3, "of one seed": 3}
-    formats = {name: f"{{:.{number}f}}".format for name, number in digits.items()}
-    print(table.to_string(index=False, formatters=formats, na_rep="-"))
-    if not (compared := ladders(rows)).empty:
-        print(compared.to_string(index=False))
+    table, compared = fidelity(rows), ladders(rows)
+    print(f"\n{in_markdown(table)}\n")
+    if not compared.empty:
+        print(f"{in_markdown(compared)}\n")
     print("\n".join(not_yet(rows, table, compared)))
-    if arguments.csv:
-        table.to_csv(arguments.csv, index=False)
     if arguments.figure:
         figure(table).write_html(arguments.figure, include_plotlyjs="cdn")
 

@@ -85,10 +85,10 @@ def estimate(statistic: Callable[..., Array], *columns: Array) -> Estimate:
     Resampled networks that leave it undefined, because all are equal, are left out.
     """
     num_networks = columns[0].shape[-1]
-    if num_networks < LEAST_NETWORKS:
+    if num_networks < LEAST_NETWORKS or np.isnan(value := statistic(*columns)):
         return UNKNOWN
     rng = np.random.default_rng(0)
     draws = rng.integers(num_networks, size=(RESAMPLES, num_networks))
     resampled = statistic(*(column[..., draws] for column in columns))
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return Estimate(float(statistic(*columns)), float(low), float(high))
+    return Estimate(float(value), float(low), float(high))

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+import markdown
 from headline_records import read_rows
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def percent(values: Sequence[float]) -> str:
     return shown if len(values) < 2 else f"{shown} +- {100 * stdev(values):.2f}"
 
 
-def table(found: Sequence[Group]) -> list[str]:
+def table(found: Sequence[Group]) -> str:
     """Write a row a group, in Markdown."""
     titles = (
         "network", "parameters", "recipe", "epochs", "seeds", "split", "accuracy",
@@ -142,8 +143,7 @@ def table(found: Sequence[Group]) -> list[str]:
         )
         for group in found
     ]
-    ruler = tuple("---" for _ in titles)
-    return [f"| {' | '.join(row)} |" for row in (titles, ruler, *rows)]
+    return markdown.table(titles, rows)
 
 
 def page(folder: Path) -> str:
@@ -158,7 +158,7 @@ def page(folder: Path) -> str:
         f"Winner, named on validation: {named}, {winner['num_params']:,} parameters.",
         f"The search, finalists included, took {searched / 60:.1f} min in {len(calls)} call(s).",
         "",
-        *table(found),
+        table(found),
         "",
         *(f"- {line}." for line in verdicts(found, f"trial-{winner['trial']}")),
     ]

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
+import markdown
 import pandas as pd
 import plotly.colors
 import plotly.graph_objects as go
@@ -27,13 +28,18 @@ def report(path: Path, drawn: Path) -> None:
     frame = pd.read_csv(path)
     main_cells = frame[frame["table"].isin(MAIN)]
     print(f"{len(frame)} repetitions; regret in points, mean of the cells that all have\n")
-    print(markdown(overview(main_cells)))
+    _print_overview(main_cells)
     print("\njudged by what a search sees\n")
-    print(markdown(overview(frame[frame["table"].isin(SEEN)])))
+    _print_overview(frame[frame["table"].isin(SEEN)])
     for (table, cap), cell in frame.groupby(["table", "cap"]):
         print(f"\n{table}, cap at the {cap:.0%} quantile\n")
-        print(markdown(overview(cell)))
+        _print_overview(cell)
     drawn.write_text(figure(main_cells), encoding="utf-8")
+
+
+def _print_overview(frame: pd.DataFrame) -> None:
+    shown = overview(frame)
+    print(markdown.table(shown.columns, shown.to_numpy()))
 
 
 def overview(frame: pd.DataFrame) -> pd.DataFrame:
@@ -65,12 +71,6 @@ def paired(differences: pd.Series) -> tuple[float, float]:
     cells = differences.groupby(level=["table", "cap"])
     variances = cells.var(ddof=1) / cells.count()
     return float(cells.mean().mean()), math.sqrt(float(variances.sum(skipna=False))) / len(cells)
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """Write a frame as a table of Markdown."""
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def figure(frame: pd.DataFrame) -> str:

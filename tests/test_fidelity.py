@@ -241,6 +241,16 @@ def test_what_costs_nothing_is_derived() -> None:
         assert line_of(rows, f"epochs4, {what}")["spearman"].value == pytest.approx(-1)
 
 
+def test_what_a_candidate_has_against_networks_of_many_activations_is_found() -> None:
+    truth = [float(network) for network in range(COUNT)]
+    activations = [float(network % 4) for network in range(COUNT)]
+    biased = [t - 3 * a for t, a in zip(truth, activations, strict=True)]
+    rows = rows_of(epochs1=biased, epochs2=truth[::-1], num_activations=activations)
+    found = line_of(rows, "epochs1")["bias to activations"]
+    assert -1 <= found.low <= found.value < -0.9
+    assert math.isnan(line_of(rows_of(epochs1=truth), "epochs1")["bias to activations"].value)
+
+
 def test_ranks_of_a_short_run_and_of_activations_are_averaged() -> None:
     truth = [float(network) for network in range(COUNT)]
     swapped = [truth[1], truth[0], *truth[2:]]
@@ -294,6 +304,18 @@ def test_ladders_are_compared_on_the_same_networks() -> None:
     assert ladder["mean regret"] > 0
     assert finalists["mean regret"] == 0
     assert ladder["seconds"] == finalists["seconds"] == 4
+
+
+def test_the_table_is_written_in_markdown() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    rows = rows_of(epochs1=rank, epochs2=[*rank[1::-1], *rank[2:]])
+    titles, ruler, *lines = report.in_markdown(report.fidelity(rows)).splitlines()
+    first = dict(zip(titles.split(" | "), lines[0].split(" | "), strict=True))
+    assert set(ruler) <= set("|- ")
+    assert first["| candidate"] == "| epochs1 *"
+    assert first["spearman"] == "1.00 [1.00, 1.00]"
+    assert (first["gain on epochs4"], first["regret"]) == ("-", "0.00%")
+    assert (first["seconds"], first["cost share"]) == ("4.0", "6.7%")
 
 
 def test_the_figure_marks_the_front() -> None:
