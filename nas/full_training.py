@@ -125,7 +125,6 @@ def train_in_full(
     state = training.state
     saver = _Saver(state, checkpoints)
     saver.restore(listener.on_warning)
-    listener.on_rows(saver.rows)
 
     def after_step(done: int, total: int) -> None:
         saver.save_if_due()
@@ -135,6 +134,7 @@ def train_in_full(
             interruption.let_through()
 
     with Interruption() as interruption:
+        listener.on_rows(saver.rows)
         for metrics in training.epochs(after_step):
             saver.rows.append(_row(metrics, state.result, data))
             saver.save_if_due(is_last=state.epoch == config.epochs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from nas.export import CONFIG, read_json, save_model
 from nas.files import write_whole
 from nas.learning_curve import learning_curve_page
 from nas.notes import write_note
-from nas.outages import through_cuts
+from nas.outages import DATABASE_ERRORS, impatient, through_cuts
 from nas.samplers import trial_id
 from nas.sisters import (
     ended_elsewhere_in_one_line,
@@ -124,10 +125,10 @@ class RetrainRecord:
             )
 
     def write_rows(self, rows: list[Row]) -> None:
-        """Write the epochs so far to `metrics.csv` and to the trial."""
-        with ended_elsewhere_in_one_line(self.sister):
-            values = [row[self.curve] for row in rows]
-            through_cuts(lambda: report_values(self.sister, self.trial, values))
+        """Write the epochs so far to `metrics.csv` and, if the database is there, to the trial."""
+        trial = self.trial
+        with ended_elsewhere_in_one_line(self.sister), suppress(*DATABASE_ERRORS), impatient():
+            report_values(self.sister, trial, [row[self.curve] for row in rows])
         if rows:
             write_whole(self.folder / METRICS, _csv(rows))
 
@@ -145,7 +146,7 @@ class RetrainRecord:
         measured: Mapping[str, Any],
         made_with: Mapping[str, Any],
     ) -> int:
-        """Save the model and complete the trial; gives its number."""
+        """Save the model and complete the trial, waiting for the database; gives its number."""
         config = {
             **self._shown_identity,
             "data": self.data,
@@ -158,9 +159,12 @@ class RetrainRecord:
         save_model(self.folder, classifier, config)
         write_whole(self.folder / CURVE, learning_curve_page(rows, self._title(measured)))
         with ended_elsewhere_in_one_line(self.sister):
+            values = [row[self.curve] for row in rows]
+            through_cuts(partial(report_values, self.sister, self.trial, values))
             for name, value in {**measured, "provenance": json.dumps(made_with)}.items():
                 through_cuts(partial(self.trial.set_user_attr, name, value))
-            told = self.sister.tell(self.trial, measured["accuracy"])
+            tell = partial(self.sister.tell, skip_if_finished=True)  # by an answer that was lost
+            told = through_cuts(partial(tell, self.trial, measured["accuracy"]))
         return told.number
 
     def write_note(self) -> None:

@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from optuna.trial import TrialState
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
 from small_training import (
     ARCH,
     RECIPE,
@@ -23,6 +24,7 @@ from small_training import (
     unscorable,
     weights,
 )
+from sqlalchemy.exc import OperationalError
 
 from nas.architecture import Architecture
 from nas.data_sets import DATASETS
@@ -32,6 +34,7 @@ from nas.retraining import RetrainListener
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from optuna.trial import FrozenTrial
     from small_training import Retrain
 
     from nas.split import Split
@@ -66,6 +69,44 @@ for last in (3, 10, 16):  # in the first epoch, at its last step, in the second
         train_until(last)
     print(os.WTERMSIG(os.waitpid(child, 0)[1]))
 """
+
+
+def test_epochs_that_a_database_that_was_away_missed_are_in_its_trial_at_the_end(
+    folder: Path, outside: Retrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, reported = Trial.report, []
+
+    def report_if_reached(trial: Trial, value: float, step: int) -> None:
+        reported.append(step)
+        if len(reported) <= 2:  # of both epochs, the first of which is tried again with the second
+            raise OperationalError("x", {}, Exception("the server is gone"))
+        report(trial, value, step)
+
+    monkeypatch.setattr(Trial, "report", report_if_reached)
+    (retrained,) = outside()
+    assert reported == [0, 0, 0, 1]
+    (trial,) = sister(folder).trials
+    measured = [float(row["train_accuracy"]) for row in rows(retrained.folder)]
+    assert trial.intermediate_values == dict(enumerate(measured))
+
+
+def test_a_result_whose_recording_is_cut_off_is_recorded_again(
+    folder: Path, outside: Retrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, cut = Study.tell, []
+
+    def tell_cut_off(study: Study, *arguments: Any, **options: Any) -> FrozenTrial:
+        told = tell(study, *arguments, **options)
+        cut.append(told.number)
+        if len(cut) == 1:
+            raise OperationalError("x", {}, Exception("gone"), connection_invalidated=True)
+        return told
+
+    monkeypatch.setattr(Study, "tell", tell_cut_off)
+    (retrained,) = outside()
+    assert cut == [0, 0]
+    (trial,) = sister(folder).trials
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, retrained.accuracy)
 
 
 def test_killed_in_mid_epoch_again_and_again_it_ends_as_if_undisturbed(
