@@ -16,7 +16,8 @@ from nas.data import TrainingData
 from nas.objective import Objective
 from nas.plan import Plan
 from nas.proxy import ProxyConfig, ProxyResult
-from nas.space import SearchSpace, load_space
+from nas.space import SearchSpace
+from nas.space_file import load_space
 from nas.split import Split
 from nas.storage import silence_optuna
 
@@ -59,13 +60,13 @@ class FormulaPlan(Plan):
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, url: str, *, sampler: str = "tpe", seconds: float = 0.0) -> FormulaPlan:
+    def of(cls, url: str, *, seconds: float = 0.0) -> FormulaPlan:
         """Put the plan together that works on a database."""
         config = load_space("resnet")[1]
         space = SearchSpace.from_config(config, max_params=BUDGET.max_params)
         proxy = ProxyConfig.load("quick", BUDGET.max_params)[1]
         return cls(
-            url, "formula", BUDGET, space, "none", ".", proxy, sampler, 0, ("cpu",), None,
+            url, "formula", BUDGET, space, "none", ".", proxy, "tpe", 0, ("cpu",), None,
             seconds=seconds,
         )  # fmt: skip
 

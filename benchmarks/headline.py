@@ -29,14 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headline_pieces import FULL, PIECES, ROOT, SHORT, TINY, Command, Plan, Scale, plan_epochs
-from headline_records import (
-    choose_winner,
-    has_scores,
-    pack,
-    read_rows,
-    write_records,
-    write_rows,
-)
+from headline_records import choose_winner, has_scores, pack, write_records
+from measured import read_rows, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headline_records import read_rows
+from measured import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

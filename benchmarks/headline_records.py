@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import sqlite3
 import sys
 from typing import TYPE_CHECKING, Any
 
+from measured import write_rows
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file, lines that begin with `#` left out; no rows where there is no file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a CSV file, at once."""
-    part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(path)
 
 
 def choose_winner(leaderboard: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 import markdown
-from headline_records import read_rows
+from measured import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

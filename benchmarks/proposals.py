@@ -19,7 +19,6 @@ of CPU alone. NumPy should have one thread (`OMP_NUM_THREADS=1`), as it has in w
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import tempfile
 import warnings
@@ -31,10 +30,11 @@ from typing import TYPE_CHECKING
 import optuna
 from counting import measure_counts
 from formula import BUDGET
-from machine import machine
+from measured import machine, write_rows
 from proposals_sides import Nas, PlainOptuna, networks
 
-from nas.space import SearchSpace, SpaceConfig, load_space
+from nas.space import SearchSpace
+from nas.space_file import SpaceConfig, load_space
 from nas.storage import silence_optuna
 
 if TYPE_CHECKING:
@@ -46,12 +46,7 @@ SAMPLERS = ("default", "tpe")
 FIRST = 100  # trials of an empty study
 WARM_UP = 2  # trials not measured in a filled study: the first one reads all of it
 NUM_NETWORKS = 50  # networks whose counts are timed
-# Draws of the issue's space over the budget, and milliseconds a trial, as the issue states them.
-TARGETS = {
-    "counts": "the closed form 1,000 times faster than building and flop_counter",
-    "default, tpe": "none wasted; under 60 ms at 200 trials, 100 ms at 2,000, on a quiet machine",
-    "plain Optuna": "64 of the first 100 wasted; 170 ms at 200 trials, 450 ms at 2,000",
-}
+COLUMNS = ("what", "space", "num_trials", "side", "value")  # a ratio, milliseconds or percent
 
 
 def search_spaces() -> dict[str, SearchSpace]:
@@ -156,7 +151,7 @@ def measure_trials(name: str, space: SearchSpace, numbers: list[int], measured: 
 
 
 def records(counts: dict[str, float], rows: list[Row]) -> Iterator[tuple[object, ...]]:
-    """Yield the CSV's rows: what, space, trials in the study, of whom, value."""
+    """Yield the CSV's rows."""
     for way, ms in counts.items():
         yield "count_cpu_ms", "resnet", "", way, f"{ms:.4g}"
     for way, ms in counts.items():
@@ -187,10 +182,10 @@ def with_plain(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
 
 
 def show(counts: dict[str, float], rows: list[Row]) -> None:
-    """Print both tables and the targets."""
+    """Print both tables."""
     for way, ms in counts.items():
         print(f"{way:24} {ms:9.4f} ms of CPU   {ms / counts['closed form']:8,.0f} x")
-    print(f"target: {TARGETS['counts']}\n")
+    print()
     columns = "wasted%", "proposal", "(cpu)", "in-budget", "trial", "(cpu)", "scored"
     header = "".join(f"{column:>10}" for column in columns)
     print(f"{'space':12}{'trials':>7}  {'ms, medians':14}{header}")
@@ -202,18 +197,6 @@ def show(counts: dict[str, float], rows: list[Row]) -> None:
         ratios = (getattr(plain, name) / getattr(ours, name) for name in measures[1:])
         side = f"{ours.space:12}{ours.num_trials:7}  {'plain / ' + ours.side:24}"
         print(side + "".join(f"{ratio:8.2f} x" for ratio in ratios))
-    print(f"target, default, tpe: {TARGETS['default, tpe']}")
-    print(f"stated, plain Optuna: {TARGETS['plain Optuna']}")
-
-
-def write(path: Path, counts: dict[str, float], rows: list[Row]) -> None:
-    """Write the CSV; its first lines, after `#`, say where it comes from."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {key}: {value}\n" for key, value in machine().items())
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("what", "space", "num_trials", "side", "value"))
-        writer.writerows(records(counts, rows))
 
 
 def main() -> None:
@@ -235,7 +218,8 @@ def main() -> None:
         rows += measure_trials(name, space, [0], FIRST)
         rows += measure_trials(name, space, arguments.trials, WARM_UP + arguments.proposals)
     show(counts, rows)
-    write(arguments.out, counts, rows)
+    written = [dict(zip(COLUMNS, record, strict=True)) for record in records(counts, rows)]
+    write_rows(arguments.out, written, machine())
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from formula import BUDGET, score
 from nas.batches import Normalization
 from nas.complexity import count, count_params, log_costs
 from nas.objective import Objective
+from nas.proposed import trial_id
 from nas.provenance import provenance
 from nas.proxy import ProxyConfig, ProxyData, ProxyResult
 from nas.pruner import OverBudgetPruner
 from nas.register import Register
-from nas.samplers import make_sampler, trial_id
+from nas.samplers import make_sampler
 from nas.split import Split
 from nas.storage import open_storage, sqlite_url
 from nas.study import claimer, identity, open_study

@@ -39,7 +39,8 @@ from nas.evaluation import evaluate
 from nas.presets import read_architecture
 from nas.provenance import provenance
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
-from nas.space import SearchSpace, load_space
+from nas.space import SearchSpace
+from nas.space_file import load_space
 from nas.training import resolved_precision
 from nas.width_scaling import WidthScaling
 from nas.zero_cost import SCORES, Probe

@@ -18,7 +18,6 @@ images per second, and of the ratio to the ceiling of the same round.
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 import sys
 import time
@@ -29,11 +28,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
+from measured import write_rows
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from nas.architecture import Architecture, Stage
 from nas.batches import Batches
 from nas.complexity import count
 from nas.data import load_training_data
@@ -58,11 +57,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from nas.architecture import Architecture
     from nas.split import Split
 
 PLAIN = "dataloader"
-# The best network of studies/cifar10-100k.
-WINNER = Architecture((Stage(1, 28), Stage(1, 26, 5), Stage(2, 8, 7), Stage(1, 28, 5)))
+WINNER = Path(__file__).parent.parent / "studies" / "cifar10-100k" / "trial-29.json"
 
 
 class PilImages(Dataset):  # type: ignore[type-arg]
@@ -239,7 +238,7 @@ def parsed(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Images per second of full training.")
     parser.add_argument("--dataset", default="synthetic", help="default: synthetic")
     parser.add_argument("--data", type=Path, default=Path("studies/data"))
-    parser.add_argument("--architecture", type=Path, help="JSON; default: the 100k winner")
+    parser.add_argument("--architecture", type=Path, default=WINNER, metavar="FILE.json")
     parser.add_argument("--model", help="a hand-made network instead: ResNet26_97")
     parser.add_argument("--compile", action="store_true", help="time retrain.py --compile as well")
     parser.add_argument("--recipes", nargs="+", default=["strong", "seed"])
@@ -261,8 +260,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.model is not None:
         arch = hand_made_network(arguments.model)
     else:
-        file = arguments.architecture
-        arch = WINNER if file is None else read_architecture(file)
+        arch = read_architecture(arguments.architecture)
     data = load_training_data(arguments.dataset, arguments.data)
     made_with = {
         "num_params": count(arch).num_params,
@@ -288,10 +286,7 @@ def main(argv: list[str] | None = None) -> None:
                 flush=True,
             )
         if arguments.out:  # after each recipe, for time may be up before the next one's end
-            with arguments.out.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            write_rows(arguments.out, rows)
 
 
 if __name__ == "__main__":

@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING
 import optuna
 import sqlalchemy
 from formula import BUDGET, DatabaseTime, FormulaPlan, TimedPlan, score
-from machine import machine
+from measured import machine
 from proposals_sides import attributes, fill, networks
 
 from nas.complexity import count_params
 from nas.copying import copy_database
 from nas.progress import Progress
-from nas.samplers import trial_id
+from nas.proposed import trial_id
 from nas.storage import open_storage, silence_optuna, sqlite_url
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Rate:
 
 def run_nas(plan: TimedPlan, num_workers: int, num_trials: int) -> tuple[float, float]:
     """Score trials; gives seconds from the first start to the last end, and in the database."""
-    study, storage = plan.open()
+    study = plan.open()
     target = len(_scored(study)) + num_trials
     times: list[float] = []
     database: list[float] = []
@@ -86,7 +86,7 @@ def run_nas(plan: TimedPlan, num_workers: int, num_trials: int) -> tuple[float, 
         on_trial_end=lambda _trial: times.append(time.perf_counter()),
         on_notice=lambda line: database.append(float(line)),
     )
-    replace(plan, num_workers=num_workers).run(study, storage, target, None, progress)
+    replace(plan, num_workers=num_workers).run(study, target, None, progress)
     return times[-1] - times[0], sum(database)
 
 
@@ -164,7 +164,7 @@ def filled(folder: Path, side: str, num_trials: int) -> str:
         found = [next(source) for _ in range(num_trials)]
         fill(url, study, plan.space, found, is_constrained=True)
         return url
-    study, _ = plan.open()
+    study = plan.open()
     num_baselines = len(study.get_trials(deepcopy=False))
     FormulaPlan.of(url).work(num_baselines, None, 0, Progress())
     found = [next(source) for _ in range(num_trials - num_baselines)]

@@ -12,11 +12,12 @@ the end: the mean of the paired differences of `default` to the others, and its 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
+
+from measured import append_row, read_rows
 
 import nas
 from nas.architecture import Architecture
@@ -76,14 +77,6 @@ def measure(arguments: argparse.Namespace, seed: int, sampler: str) -> dict[str,
     return dict(zip(COLUMNS, (seed, sampler, *found), strict=True))
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """Read the rows that are there."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def show(rows: list[dict[str, str]]) -> None:
     """Print the paired differences, in points."""
     reached = {(row["seed"], row["sampler"]): 100 * float(row["val_accuracy"]) for row in rows}
@@ -112,20 +105,15 @@ def main() -> None:
     arguments = parser.parse_args()
     silence_optuna()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    done = {(row["seed"], row["sampler"]) for row in read(arguments.out)}
+    done = {(row["seed"], row["sampler"]) for row in read_rows(arguments.out)}
     for seed in range(arguments.seeds):
         for sampler in SAMPLERS:
             if (str(seed), sampler) in done:
                 continue
             row = measure(arguments, seed, sampler)
-            is_new = not arguments.out.exists()
-            with arguments.out.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                if is_new:
-                    writer.writeheader()
-                writer.writerow(row)
+            append_row(arguments.out, row)
             print(f"seed {seed}, {sampler}: {row['architecture']}, {row['val_accuracy']:.2%}")
-    show(read(arguments.out))
+    show(read_rows(arguments.out))
 
 
 if __name__ == "__main__":

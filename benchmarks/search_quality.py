@@ -18,7 +18,6 @@ estimate. Repetition r is the same for all: which of a network's runs is read is
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 import pandas as pd
+from measured import append_row
 from search_quality_report import AFTER, CAPS, MAIN, report
 from search_quality_strategies import STRATEGIES
 from search_quality_tables import TABLES, cell_of
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 RESULTS = Path("benchmarks/results/search_quality.csv")
 FIGURE = Path("benchmarks/results/search_quality.html")
 KEYS = ("table", "cap", "strategy", "repetition")
-MEASURES = ("regret", "unseen")
-COLUMNS = (*KEYS, *(f"{name}_{after}" for name in MEASURES for after in AFTER), "cpu_seconds")
 
 
 def repetition(folder: Path, table: str, cap: float, name: str, number: int) -> dict[str, Any]:
@@ -94,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     with ProcessPoolExecutor(arguments.workers) as pool:
         futures = [pool.submit(repetition, arguments.tables, *each) for each in wanted]
         for count, future in enumerate(as_completed(futures), 1):
-            _append(arguments.out, future.result())
+            append_row(arguments.out, future.result())
             print(f"\r{count} of {len(wanted)}", end="", flush=True)
     print()
 
@@ -104,15 +102,6 @@ def _done(path: Path) -> set[tuple[str, float, str, int]]:
         return set()
     keys = pd.read_csv(path)[list(KEYS)]
     return {(t, float(c), s, int(n)) for t, c, s, n in keys.itertuples(index=False)}
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ running. Exits with 1 and says what does not hold.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import platform
 import random
@@ -28,13 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from formula import BUDGET, FormulaPlan, score
+from measured import append_row
 
 import nas
 from nas.architecture import Architecture
 from nas.complexity import count, size_bytes
+from nas.find_study import register_of
 from nas.progress import Progress
 from nas.provenance import git_state
-from nas.register import Register
 from nas.storage import shown_url, silence_optuna, sqlite_url
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
+
+    from nas.register import Register
 
 
 class Killer(threading.Thread):
@@ -117,12 +119,12 @@ def main() -> None:
         url = arguments.storage or sqlite_url(Path(folder) / "soak.db")
         plan = FormulaPlan.of(url, seconds=arguments.seconds)
         plan = replace(plan, num_workers=arguments.workers)
-        study, storage = plan.open()
-        register = Register(storage.engine, study.user_attrs["token"])
+        study = plan.open()
+        register = register_of(study)
         killer, started = Killer(register, arguments.every), time.monotonic()
         killer.start()
         progress = Progress(on_notice=lambda line: print(line, flush=True))
-        plan.run(study, storage, arguments.trials, None, progress)
+        plan.run(study, arguments.trials, None, progress)
         killer.done.set()
         seconds = time.monotonic() - started
         found = list(violations(study, register, arguments.trials))
@@ -143,12 +145,7 @@ def main() -> None:
     }
     print(*found, *(f"{key}: {value}" for key, value in row.items()), sep="\n")
     if arguments.out:
-        is_new = not arguments.out.exists()
-        with arguments.out.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        append_row(arguments.out, row)
     sys.exit(1 if found else 0)
 
 

@@ -22,10 +22,6 @@ idle before and after. CUDA is untested: none was at hand.
 from __future__ import annotations
 
 import argparse
-import csv
-import os
-import shlex
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +29,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
+from measured import machine, write_rows
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -45,7 +42,6 @@ from nas.data import load_training_data
 from nas.evaluation import evaluate
 from nas.model import build_model
 from nas.presets import hand_made_network
-from nas.provenance import provenance
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
 from nas.training import autocast, lr_at, make_optimizer, start_training
 
@@ -160,7 +156,8 @@ class _Plain:
     def __init__(self, case: Case) -> None:
         self.case, data, resolution = case, case.data, case.data.resolution
         device = data.device
-        mean, std = ((t / 255).flatten().tolist() for t in _moments(data))
+        moments = (data.normalization.mean, data.normalization.std)
+        mean, std = ((each / 255).flatten().tolist() for each in moments)
         normalize = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
         padding = round(case.config.translate * resolution / 32)
         crop = v2.RandomCrop(resolution, padding=padding, padding_mode="reflect")
@@ -201,10 +198,6 @@ class _Plain:
                 images, labels = images.to(self.device), labels.to(self.device)  # noqa: PLW2901
                 logits = self.model(images) + self.model(images.flip(-1))
                 (logits.argmax(1) == labels).sum().item()
-
-
-def _moments(data: ProxyData) -> tuple[Tensor, Tensor]:
-    return data.normalization.mean, data.normalization.std
 
 
 def seconds_of(way: Callable[[], object], device: str) -> float:
@@ -291,26 +284,18 @@ def main() -> None:
         num_params = count(case.arch).num_params
         for name, seconds in medians.items():
             share = seconds / medians["trial"]
-            rows.append((num_params, name, f"{seconds:.4f}", f"{share:.3f}"))
+            rows.append(
+                {
+                    "num_params": num_params,
+                    "what": name,
+                    "seconds": f"{seconds:.4f}",
+                    "share_of_trial": f"{share:.3f}",
+                }
+            )
             print(f"{num_params:>9,} {name:22} {seconds:9.3f} s {share:7.1%}", flush=True)
         print(f"{size:>9,} of the ceiling {medians['resident batch'] / medians['trial']:.1%}")
-        write(arguments.out or default, device, steps, rows)  # at once: the next size takes longer
-
-
-def write(path: Path, device: str, steps: int, rows: list[tuple[object, ...]]) -> None:
-    """Write the CSV; its first lines, after `#`, say where it comes from."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made_with = provenance(device) | {
-        "command": shlex.join(["python", *sys.argv]),
-        "steps": steps,
-        "load_at_end": " ".join(f"{load:.1f}" for load in os.getloadavg()),
-    }
-    del made_with["host"]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {key}: {value}\n" for key, value in made_with.items())
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("num_params", "what", "seconds", "share_of_trial"))
-        writer.writerows(rows)
+        # At once: the next size takes longer.
+        write_rows(arguments.out or default, rows, machine(device) | {"steps": steps})
 
 
 if __name__ == "__main__":

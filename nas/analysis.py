@@ -32,7 +32,7 @@ def scored(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[trials["state"] == "COMPLETE"].reset_index(drop=True)
 
 
-def size_and_accuracy(scored: pd.DataFrame) -> pd.DataFrame:
+def with_front(scored: pd.DataFrame) -> pd.DataFrame:
     """Add `is_on_front`: no network of at most as many parameters scores as much."""
     order = scored.sort_values(["num_params", "val_accuracy"], ascending=[True, False])
     before = order["val_accuracy"].cummax().shift(fill_value=-math.inf)
@@ -214,34 +214,21 @@ class RankCorrelation:
         return self.low > 0
 
 
-def rank_correlation(pairs: pd.DataFrame, *, seed: int = 0) -> RankCorrelation | None:
+def rank_correlation(pairs: pd.DataFrame) -> RankCorrelation | None:
     """Correlate the ranks of `val_accuracy` and `accuracy`.
 
     Returns:
         `None` under five networks, and where all have the same of either.
     """
-    columns = (pairs["val_accuracy"], pairs["accuracy"])
-    if len(pairs) < LEAST_TO_CORRELATE or any(column.nunique() == 1 for column in columns):
+    both = pairs[["val_accuracy", "accuracy"]]
+    if len(both) < LEAST_TO_CORRELATE or both.nunique().eq(1).any():
         return None
-    x, y = (np.unique(column.to_numpy(), return_inverse=True)[1] for column in columns)
-    drawn = np.random.default_rng(seed).integers(len(x), size=(RESAMPLES, len(x)))
-    resampled = [_spearman(x[rows], y[rows]) for rows in drawn]
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return RankCorrelation(len(x), _spearman(x, y), float(low), float(high))
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Correlate the ranks of two arrays of small whole numbers; NaN if one is constant."""
-    x, y = (ranks - ranks.mean() for ranks in (_ranks(x), _ranks(y)))
-    spread = math.sqrt((x @ x) * (y @ y))
-    return float(x @ y) / spread if spread else math.nan
-
-
-def _ranks(codes: np.ndarray) -> np.ndarray:
-    """Rank from 1, equal ones by their mean rank."""
-    counts = np.bincount(codes)
-    mean_ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[codes]
-    return mean_ranks
+    drawn = np.random.default_rng(0).integers(len(both), size=(RESAMPLES, len(both)))
+    x, y = (pd.DataFrame(column.to_numpy()[drawn.T]) for _, column in both.items())
+    resampled = x.rank().corrwith(y.rank())  # NaN where one is constant
+    spearman = both.rank().corr().to_numpy()[0, 1]
+    low, high = resampled.quantile([0.025, 0.975])
+    return RankCorrelation(len(both), float(spearman), float(low), float(high))
 
 
 def time_spent(trials: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,9 @@ from nas.image_ops import NUMBERS, apply_operations, change, perspective
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+PERSPECTIVE_SHARE = 0.5  # of the images
+PERSPECTIVE_REACH = 0.5  # how far a corner may move inwards, as a share of half a side
+
 
 @dataclass(frozen=True, slots=True)
 class RandomCrop:
@@ -46,20 +49,15 @@ class RandomPerspective:
     """Look at every second image, on average, from another point of view.
 
     Attributes:
-        resolution: Pixels a side.
-        distortion_scale: How far, as a share of half a side, each corner may move inwards; up to
-            0.5 the moved corners always span a convex shape, from 5 pixels a side.
-        probability: Of an image being changed.
+        resolution: Pixels a side, at least 5 (below, moved corners might span no convex shape).
     """
 
     resolution: int
-    distortion_scale: float = 0.5
-    probability: float = 0.5
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Draw (N, 8) float32 coefficients of `perspective`, zeros where an image is kept."""
-        is_changed = torch.rand(num_images, generator=generator) < self.probability
-        bound = int(self.distortion_scale * (self.resolution // 2)) + 1
+        is_changed = torch.rand(num_images, generator=generator) < PERSPECTIVE_SHARE
+        bound = int(PERSPECTIVE_REACH * (self.resolution // 2)) + 1
         moves = torch.randint(bound, (num_images, 4, 2), generator=generator)
         corners = _corners(self.resolution)
         inwards = torch.where(corners == 0, 1, -1)

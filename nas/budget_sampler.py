@@ -49,7 +49,7 @@ Factory = Callable[[int], BaseSampler]
 
 
 class NothingFits(UserError):  # noqa: N818 - reads as the message
-    """Raised when no parameters within the limits were found; names the smallest costs seen."""
+    """Raised when no parameters within the limits were found; names those seen."""
 
 
 class Exhausted(Exception):  # noqa: N818 - the end of a finite space is not an error
@@ -158,7 +158,7 @@ class BudgetSampler(BaseSampler):
 
     def _propose(self, study: Study, trial: FrozenTrial) -> Params:
         trials = study.get_trials(deepcopy=False)
-        self._base_of(study, trial, trials)
+        self._renew_base(study, trial, trials)
         rng = self._rng(trial, trials)
         known = self._known.of_others(study, trial, trials)
         view = StudyView(study, trials, self.region.search_space.keys())
@@ -226,15 +226,12 @@ class BudgetSampler(BaseSampler):
         self.seed = SystemRandom().randrange(2**32)
         self._sampler.reseed_rng()
 
-    def _base_of(
-        self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]
-    ) -> BaseSampler:
-        """Give the proposal's own `base`, where there is a factory."""
+    def _renew_base(self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> None:
+        """Make the proposal's own `base`, where there is a factory."""
         if not isinstance(self._base, BaseSampler) and self._seeded_for != (study, trial.number):
             self._sampler = self._base(self._rng(trial, trials).randrange(2**31))
             self._sampler.before_trial(study, trial)
             self._seeded_for = study, trial.number
-        return self._sampler
 
     def _rng(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], use: str = "") -> Random:
         """Seed by the number of the proposal."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
-from nas.errors import UserError
+from nas.errors import UserError, differences
 from nas.files import make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -106,9 +106,10 @@ class Checkpoints:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["json"])
         if header["identity"] != self.identity:
+            different = "; ".join(differences(header["identity"], self.identity))
             raise UserError(
-                f"{path} is of another training: {differences(header['identity'], self.identity)};"
-                f" remove {self.folder} to start anew, or repeat the command that it belongs to"
+                f"{path} is of another training: {different}; remove {self.folder} to start anew, "
+                "or repeat the command that it belongs to"
             )
         return Checkpoint(load(content), header["numbers"])
 
@@ -119,12 +120,3 @@ class _DamagedError(Exception):
 
 def _checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:CHECKSUM_DIGITS]
-
-
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Say in one line which entries differ, and how."""
-    return "; ".join(
-        f"{key} is {json.dumps(found.get(key))} there, {json.dumps(wanted.get(key))} asked"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
-    )

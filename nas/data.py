@@ -47,13 +47,23 @@ class TrainingData:
         """Pixels a side."""
         return self.train.images.shape[-1]
 
+    @property
+    def in_channels(self) -> int:
+        """Count the channels."""
+        return self.train.images.shape[1]
+
+    @property
+    def stem_stride(self) -> int:
+        """Give the stride of the stem that images of this size need."""
+        return 2 if self.image_size >= LARGE_IMAGE else 1
+
     def fitted(self, arch: Architecture) -> Architecture:
         """Give a network the classes and channels of these images, and a stem for their size."""
         return replace(
             arch,
             num_classes=self.num_classes,
-            in_channels=self.train.images.shape[1],
-            stem_stride=2 if self.image_size >= LARGE_IMAGE else 1,
+            in_channels=self.in_channels,
+            stem_stride=self.stem_stride,
         )
 
     def at_scale(self, resolution: int) -> int:
@@ -74,7 +84,7 @@ def load_training_data(name: str, root: Path | str) -> TrainingData:
     """Read the training images of a data set, split in train and val; the latest is kept.
 
     Args:
-        name: A name of `DATASETS`.
+        name: A name of `DATASETS`, or `folder:PATH`.
         root: The folder of its files; made, and filled by a download, where that is possible.
 
     Raises:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import optuna
+import sqlalchemy
 
 from nas.errors import UserError
 from nas.files import LOCK, only_here
 from nas.find_study import SISTERS, study_folder
 from nas.presets import STUDIES
-from nas.register import Register
+from nas.register import TABLES, Register
 from nas.storage import remove_sqlite, sqlite_url
-from nas.transaction import forget, one_transaction
+from nas.transaction import one_transaction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,8 +49,22 @@ def delete(storage: RDBStorage, name: str) -> Path | None:
             token = _token(inside, member)
             optuna.delete_study(study_name=member, storage=inside)
             if token is not None:
-                forget(inside, token)
-    return _remove_if_empty(storage, name)
+                _forget(inside, token)
+        is_empty = not optuna.get_all_study_names(inside)
+    own = STUDIES / f"{name}.db"
+    if not is_empty or storage.url != sqlite_url(own):
+        return None
+    storage.engine.dispose()
+    remove_sqlite(own)
+    return own
+
+
+def _forget(inside: RDBStorage, token: str) -> None:
+    """Delete what our own tables hold of the study with this token."""
+    session = inside.scoped_session()
+    for table in TABLES.sorted_tables:
+        session.execute(sqlalchemy.delete(table).where(table.c.study == token))
+    session.commit()
 
 
 def _token(storage: RDBStorage, name: str) -> str | None:
@@ -74,12 +89,3 @@ def _refuse_while_training(name: str) -> None:
     for lock in sorted(folder.glob(f"*/*/seed-*/{LOCK}")):
         with only_here(lock.parent):
             pass
-
-
-def _remove_if_empty(storage: RDBStorage, name: str) -> Path | None:
-    own = STUDIES / f"{name}.db"
-    if storage.url != sqlite_url(own) or optuna.get_all_study_names(storage):
-        return None
-    storage.engine.dispose()
-    remove_sqlite(own)
-    return own

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from nas.find_study import FINALISTS, RETRAIN, find_sister, register_of
+from nas.proposed import trial_id
 from nas.register import Lookout, Register
-from nas.samplers import trial_id
 from nas.study import ATTRIBUTES_VERSION, stored_space
 from nas.workers import look
 
@@ -128,14 +128,14 @@ def _claims(study: Study, register: Register) -> list[Finding]:
 
     void = [arch_id for arch_id, owner in claims.items() if owner not in trials]
     missing = {
-        trial.user_attrs["arch_id"]: number
-        for number, trial in trials.items()
+        trial.user_attrs["arch_id"]: id_
+        for id_, trial in trials.items()
         if trial.state is TrialState.COMPLETE and trial.user_attrs.get("arch_id") not in claims
     }
 
     def claim() -> None:
-        for arch_id, number in missing.items():
-            register.claim(arch_id, number, is_void=lambda owner: owner not in trials)
+        for arch_id, id_ in missing.items():
+            register.claim(arch_id, id_, is_void=lambda owner: owner not in trials)
 
     findings = [
         Finding(

@@ -24,7 +24,6 @@ from nas.study import enqueue, scored_trials
 from nas.workers import Worker, look
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
     from optuna.study import Study
     from optuna.trial import Trial
 
@@ -58,13 +57,13 @@ def final_proxy(proxy: ProxyConfig) -> ProxyConfig:
     return proxy.model_copy(update={"epochs": EPOCHS_FACTOR * proxy.epochs})
 
 
-def open_finalists(storage: RDBStorage, study: Study, proxy: ProxyConfig) -> Study:
+def open_finalists(study: Study, proxy: ProxyConfig) -> Study:
     """Open the sister study of a study's finalists, or create it.
 
     Its token, for places and a lock of its own, follows from the study's: whoever creates it
     writes the same.
     """
-    sister = open_sister(storage, study.study_name, FINALISTS)
+    sister = open_sister(study._storage, study.study_name, FINALISTS)  # noqa: SLF001 - no getter
     if "token" not in sister.user_attrs:
         schedule = {f"proxy.{key}": value for key, value in final_proxy(proxy).model_dump().items()}
         sister.set_user_attr("identity", json.dumps(schedule, sort_keys=True))
@@ -146,7 +145,7 @@ class FinalistWorker(Worker):
         """Turn a study's worker, whose objective is an `Objective`, into one of its finalists."""
         objective = worker.objective
         assert isinstance(objective, Objective)
-        sister = open_finalists(worker.storage, worker.study, objective.proxy)
+        sister = open_finalists(worker.study, objective.proxy)
         longer = {
             "proxy": final_proxy(objective.proxy),
             "trial_timeout": final_timeout(objective.trial_timeout),

@@ -78,6 +78,9 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
     """Find a study as `find_study` does, also one of other programs; gives its name and database.
 
     A file that cannot be read is in the way only if the study is in none of the others.
+
+    Raises:
+        UserError: As `find_study`, but for the last.
     """
     found: dict[str, dict[str, RDBStorage]] = {}  # by study and file
     unreadable = ""

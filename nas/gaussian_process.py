@@ -57,24 +57,24 @@ class Kernel:
 
     @classmethod
     def of(cls, logarithms: Array, reach: float) -> Kernel:
-        """Make one of the logarithms of its settings."""
+        """Make one of the logarithms of its settings, (D + 3,): D relevances, then as `MEANS`."""
         *relevances, odds, steepness, noise = np.exp(logarithms).tolist()
         return cls(tuple(relevances), odds / (1 + odds), steepness, noise, reach)
 
     def covariance(self, left: Array, right: Array) -> Array:
-        """Mix both parts for all pairs of rows, without the noise."""
+        """Mix both parts for all pairs of (M, D) and (N, D) rows, without the noise: (M, N)."""
         products, distances = _compared(left, right, np.array(self.relevances))
         gaussian = np.exp(-self.steepness * distances / 2)
         return self.linear * products + (1 - self.linear) * gaussian
 
     def with_noise(self, rows: Array) -> Array:
-        """Give the covariance of the rows themselves."""
+        """Give the (N, N) covariance of (N, D) rows themselves."""
         covariance = self.covariance(rows, rows)
         covariance[np.diag_indices_from(covariance)] += self.noise + JITTER
         return covariance
 
     def variances(self, rows: Array) -> Array:
-        """Give each row's own, without the noise."""
+        """Give the (N,) own variances of (N, D) rows, without the noise."""
         variances: Array = self.linear * rows**2 @ np.array(self.relevances) + 1 - self.linear
         return variances
 
@@ -177,7 +177,12 @@ def _inverse(covariance: Array) -> Array:
 
 
 def evidences(features: Array, values: Array) -> dict[Kernel, float]:
-    """Give for each warping the kernel of the largest posterior density, and its logarithm."""
+    """Give for each warping the kernel of the largest posterior density, and its logarithm.
+
+    Args:
+        features: (N, D) finite numbers.
+        values: (N,) finite numbers.
+    """
     from scipy.optimize import minimize
 
     number, num_columns = features.shape
@@ -246,6 +251,11 @@ def log_expected_improvement(means: Array, deviations: Array, incumbent: float) 
     """Give the logarithm of the expected improvement, which orders also what hardly improves.
 
     Ament et al. 2023 (arXiv 2310.20708).
+
+    Args:
+        means: (N,) of predictions.
+        deviations: (N,) standard deviations of these.
+        incumbent: What is to be exceeded.
     """
     deviations = np.maximum(deviations, 1e-12)
     gain: Array = np.log(deviations) + _log_gain((means - incumbent) / deviations)

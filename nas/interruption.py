@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,12 @@ if TYPE_CHECKING:
     from typing import Self
 
 HELD = (signal.SIGINT, signal.SIGTERM)
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+
+
+def terminate(_signal: int, _frame: FrameType | None) -> None:
+    """Leave at SIGTERM as at Ctrl-C, so that the trial in flight is recorded as interrupted."""
+    sys.exit(EXIT_TERMINATED)
 
 
 class Interruption:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,16 +41,12 @@ def learning_curve(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
                     col=1,
                 )
     figure.update_xaxes(title_text="epoch", row=len(PANELS), col=1)
-    figure.update_layout(title={"text": _escaped(title), "x": 0}, height=700, hovermode="x unified")
+    text = html.escape(title, quote=False)  # else plotly would read it as its own markup
+    figure.update_layout(title={"text": text, "x": 0}, height=700, hovermode="x unified")
     return figure
 
 
 def learning_curve_page(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
     """Write the figure as one HTML file of about 5 MB, with plotly's script in it."""
-    html: str = learning_curve(rows, title).to_html(include_plotlyjs=True, full_html=True)
-    return html.encode()
-
-
-def _escaped(text: str) -> str:
-    """Keep plotly from reading a title as its HTML-like markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    page: str = learning_curve(rows, title).to_html(include_plotlyjs=True, full_html=True)
+    return page.encode()

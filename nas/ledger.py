@@ -8,7 +8,7 @@ network that was tried elsewhere is known here, and its row comes back with the 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -184,7 +184,6 @@ class _Import:
     def __init__(self, study: Study, enqueues: bool) -> None:  # noqa: FBT001 - inner
         self._study, self._enqueues = study, enqueues
         self._space = stored_space(study)
-        self._blank = self._space.corner(min, count_params)  # for its classes and channels
         self._costs = costs(stored_identity(study).get("image_size"))
         self._maxima = {name: bounds[1] for name, bounds in stored_limits(study).items()}
         tries = history(study)
@@ -202,7 +201,7 @@ class _Import:
     def _judge(self, row: Row | Unreadable) -> Verdict:
         if isinstance(row, Unreadable):
             return Verdict(row.number, "", "unreadable", row.reason)
-        arch = replace(self._blank, stages=row.arch.stages)
+        arch = self._space.fitted(row.arch)
         key, arch_id = _key_of_row(row, arch), arch.arch_id
         over = self._over_budget(arch)
         is_queued = self._enqueues and not over and self._is_new_here(arch_id)

@@ -10,12 +10,14 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna_dashboard import get_note, save_note
 
-from nas.samplers import trial_id
+from nas.proposed import trial_id
 from nas.study import get_trial
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from optuna.study import Study
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
 # Link definitions that nothing links to, which Markdown shows nothing of.
 SECTION_BEGIN, SECTION_END = "\n[//]: # ({0})\n\n", "\n\n[//]: # (end of {0})\n"
@@ -33,14 +35,18 @@ def write_note(study: Study, number: int, heading: str, body: str) -> None:
     The only thing that can still be written there: a finished trial never changes. What a person
     wrote around the section stays.
     """
+    source = study.get_trials(deepcopy=False)[number]
+    _write_section(_writable(study)(source), heading, body)
+
+
+def _writable(study: Study) -> Callable[[FrozenTrial], Trial]:
+    """Make what the dashboard's functions take, which refuse a FrozenTrial, of finished trials."""
     own = optuna.load_study(
         storage=study._storage,  # noqa: SLF001 - it has no getter
         study_name=study.study_name,
         sampler=RandomSampler(),  # TPE would write into the finished trial as soon as it is wrapped
     )
-    source = own.get_trials(deepcopy=False)[number]
-    trial = optuna.trial.Trial(own, trial_id(source))  # `save_note` refuses a FrozenTrial
-    _write_section(trial, heading, body)
+    return lambda trial: optuna.trial.Trial(own, trial_id(trial))
 
 
 def write_study_note(study: Study, heading: str, body: str) -> None:
@@ -79,11 +85,9 @@ def notes(study: Study) -> dict[int, str]:
     storage = study._storage  # noqa: SLF001 - it has no getter
     attrs = storage.get_study_system_attrs(study._study_id)  # noqa: SLF001
     noted = {int(match[1]) for key in attrs if (match := HAS_NOTE.fullmatch(key))}
-    own = optuna.load_study(
-        storage=storage, study_name=study.study_name, sampler=RandomSampler()
-    )  # another sampler would write into the finished trial that is wrapped below
+    writable = _writable(study)
     found = {
-        trial.number: _by_a_person(get_note(optuna.trial.Trial(own, trial_id(trial))))
+        trial.number: _by_a_person(get_note(writable(trial)))
         for trial in study.get_trials(deepcopy=False)
         if trial_id(trial) in noted
     }

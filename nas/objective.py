@@ -15,9 +15,10 @@ from nas.complexity import count, size_bytes
 from nas.errors import brief
 from nas.failures import is_out_of_memory
 from nas.outages import through_cuts
+from nas.proposed import trial_id
 from nas.provenance import provenance
 from nas.proxy import run_proxy
-from nas.samplers import Exhausted, trial_id
+from nas.samplers import Exhausted
 from nas.study import METRIC, TrialFailed
 from nas.training import DivergedError, resolved_precision
 

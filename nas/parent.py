@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from nas.errors import DeviceLostError, UserError
-from nas.interruption import Interruption
+from nas.interruption import EXIT_TERMINATED, Interruption, terminate
 from nas.outages import DATABASE_ERRORS, RECONNECT_SECONDS, impatient
 from nas.progress import Progress
 from nas.register import Lookout
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerProcess
-    from types import FrameType
 
     from optuna.study import Study
 
@@ -49,7 +48,6 @@ STEP_SECONDS = 0.1  # between the steps that a worker tells of
 # Past its time a trial ends itself, unless its worker hangs, or waits for a database to record it.
 KILL_AFTER_SECONDS = 30.0 + RECONNECT_SECONDS
 STOP_SECONDS = 10.0  # for the workers to end their trials as interrupted
-EXIT_TERMINATED = 143
 EXIT_DEVICE_LOST = 1
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"  # NumPy's; torch has its own number
 
@@ -177,8 +175,8 @@ class Parent:
         def is_it(place: Place) -> bool:
             return place.is_here and place.pid == pid
 
-        for number in release(self.study, self.register, is_it, reason, detail):
-            self.progress.on_trial_end(self.study._storage.get_trial(number))  # noqa: SLF001
+        for id_ in release(self.study, self.register, is_it, reason, detail):
+            self.progress.on_trial_end(self.study._storage.get_trial(id_))  # noqa: SLF001
 
     def _kill_those_that_hang(self) -> None:
         if self.trial_timeout is None:
@@ -255,7 +253,7 @@ def _caller_left_alone() -> Iterator[None]:
 
 def _serve(work: Work, index: int, connection: Connection) -> None:
     """Be a worker."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     tell = partial(_tell, connection)
     step_told_at = 0.0
 
@@ -282,10 +280,6 @@ def _tell(connection: Connection, name: str, *arguments: object) -> None:
         connection.send((name, arguments))
     except OSError:
         sys.exit(EXIT_TERMINATED)  # the parent is gone
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(EXIT_TERMINATED)
 
 
 def _how_it_ended(exit_code: int | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +96,9 @@ class Plan:
     num_threads: int = 1
     proxy_changes: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self) -> tuple[Study, RDBStorage]:
+    def open(self) -> Study:
         """Create the study, or continue it."""
-        storage = open_storage(self.url)
-        return self._open(storage), storage
+        return self._open(open_storage(self.url))
 
     def find(self) -> Study | None:
         """Find the study if it was begun; nothing is written.
@@ -113,14 +112,7 @@ class Plan:
             refuse_other(study, self._identity(), self.space)
         return study
 
-    def run(
-        self,
-        study: Study,
-        storage: RDBStorage,
-        target: int,
-        deadline: float | None,
-        progress: Progress,
-    ) -> str:
+    def run(self, study: Study, target: int, deadline: float | None, progress: Progress) -> str:
         """Score trials up to the target, then finalists, in worker processes unless 0 of them.
 
         Returns:
@@ -132,19 +124,14 @@ class Plan:
             why = self._spread(work, study, register_of(study), progress, self.trial_timeout)
         if self.finalists is None or why == "timeout":
             return why
-        is_in_time = self._refine(self.finalists, study, storage, deadline, progress)
+        is_in_time = self._refine(self.finalists, study, deadline, progress)
         return why if is_in_time else "timeout"
 
     def _refine(
-        self,
-        wanted: Finalists,
-        study: Study,
-        storage: RDBStorage,
-        deadline: float | None,
-        progress: Progress,
+        self, wanted: Finalists, study: Study, deadline: float | None, progress: Progress
     ) -> bool:
         """Score finalists that have no score yet; False if the deadline came first."""
-        sister = open_finalists(storage, study, self.proxy)
+        sister = open_finalists(study, self.proxy)
         register = register_of(sister)
         left = queue_finalists(study, sister, register, self.space, wanted, self.proxy.seed)
         why = "complete"
@@ -259,15 +246,7 @@ class Plan:
 
 def baselines(space: SearchSpace, budget: Budget) -> dict[str, Architecture]:
     """Give the hand-made networks within the limits, or ResNet26_97 scaled to them."""
-    networks = {
-        name: replace(
-            arch,
-            num_classes=space.num_classes,
-            in_channels=space.in_channels,
-            stem_stride=space.stem_stride,
-        )
-        for name, arch in hand_made().items()
-    }
+    networks = {name: space.fitted(arch) for name, arch in hand_made().items()}
     if fitting := {name: arch for name, arch in networks.items() if budget.admits(arch)}:
         return fitting
     largest = _largest_scaled(networks["ResNet26_97"], budget)

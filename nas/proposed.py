@@ -68,19 +68,19 @@ class Known:
             self._study, self._finished, self._proposals = study, {}, {}
         known = set()
         for other in trials:
-            number = trial_id(other)
-            if number in self._finished:
-                known.add(self._finished[number])
-            elif number != trial_id(trial):
+            id_ = trial_id(other)
+            if id_ in self._finished:
+                known.add(self._finished[id_])
+            elif id_ != trial_id(trial):
                 is_finished = other.state.is_finished()
-                begun = {} if is_finished else self._proposals.get(number, {})
+                begun = {} if is_finished else self._proposals.get(id_, {})
                 params = begun | other.system_attrs.get("fixed_params", {}) | other.params
                 is_complete = self._region.search_space.keys() <= params.keys()
                 key = self._region.key(params) if is_complete else None
                 known.add(key)
                 if is_finished:
-                    self._finished[number] = key
-                    self._proposals.pop(number, None)
+                    self._finished[id_] = key
+                    self._proposals.pop(id_, None)
         return known - {None}
 
 

@@ -18,14 +18,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-COLUMNS = (
-    "trial",
-    "val_accuracy",
-    "denoised",
-    "denoised_std",
-    "finalist_accuracy",
-    "finalist_std",
-    "finalist_seeds",
+FINALIST_COLUMNS = ("finalist_accuracy", "finalist_std", "finalist_seeds")
+NETWORK_COLUMNS = (
     "num_params",
     "budget_share",
     "num_macs",
@@ -34,9 +28,11 @@ COLUMNS = (
     "elapsed_seconds",
     "arch_id",
 )
-FINALIST_COLUMNS = COLUMNS[4:7]
-ATTRIBUTES = (*COLUMNS[7:], "architecture_json", "baseline", "fail_reason", "fail_detail")
-TRIAL_COLUMNS = ("trial", "state", "val_accuracy", *ATTRIBUTES, "started", "ended")
+COLUMNS = (
+    "trial", "val_accuracy", "denoised", "denoised_std", *FINALIST_COLUMNS, *NETWORK_COLUMNS,
+)  # fmt: skip
+ATTRIBUTES = (*NETWORK_COLUMNS, "architecture_json", "fail_reason")
+TRIAL_COLUMNS = ("trial", "state", "val_accuracy", *ATTRIBUTES)
 LATER_ATTRIBUTES = ("arch_id", "network", "architecture", "num_params", "seed", "elapsed_seconds")
 LATER_COLUMNS = ("kind", "trial", "measure", "setup", "attempt", "accuracy", *LATER_ATTRIBUTES)
 # How "best" is called: its columns, the next where the last says nothing.
@@ -68,8 +64,6 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
         "trial": trial.number,
         "state": trial.state.name,
         "val_accuracy": trial.value if trial.state is TrialState.COMPLETE else None,
-        "started": trial.datetime_start,
-        "ended": trial.datetime_complete,
     }
 
 

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from nas.checkpoint import differences
 from nas.complexity import count_params
-from nas.errors import UserError, brief
+from nas.errors import UserError, brief, differences
 from nas.export import CONFIG, read_json, save_model
 from nas.files import write_whole
 from nas.learning_curve import learning_curve_page
 from nas.notes import write_note
 from nas.outages import DATABASE_ERRORS, impatient, through_cuts
-from nas.samplers import trial_id
+from nas.proposed import trial_id
 from nas.sisters import (
     ended_elsewhere_in_one_line,
     report_values,
@@ -118,10 +117,10 @@ class RetrainRecord:
         wanted, found = self._shown_identity, read_json(path)
         found = {key: found.get(key) for key in wanted}
         if found != wanted:
+            different = "; ".join(differences(found, wanted))
             raise UserError(
-                f"{self.folder} holds the model of another training: "
-                f"{differences(found, wanted)}; move it away, or name the recipe, or the "
-                "architecture's file, otherwise"
+                f"{self.folder} holds the model of another training: {different}; move it away, or "
+                "name the recipe, or the architecture's file, otherwise"
             )
 
     def write_rows(self, rows: list[Row]) -> None:

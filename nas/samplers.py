@@ -12,7 +12,6 @@ from nas.budget_sampler import BudgetSampler, Exhausted, NothingFits
 from nas.encoding import Encoding
 from nas.errors import UserError
 from nas.feasible import Limit, Region
-from nas.proposed import trial_id
 from nas.surrogate_sampler import Candidates, SurrogateSampler
 
 if TYPE_CHECKING:
@@ -36,22 +35,21 @@ __all__ = [
     "NothingFits",
     "check_sampler",
     "make_sampler",
-    "trial_id",
 ]
 
 DEFAULT = "default"
 
 
-def _made(kind: Callable[..., BaseSampler], options: Mapping[str, Any], seed: int) -> BaseSampler:
+def _made(kind: Callable[..., BaseSampler], seed: int, **options: bool) -> BaseSampler:
     return kind(seed=seed, **options)
 
 
 SAMPLERS: dict[str, Factory] = {  # no lambdas: Optuna tells people to pickle samplers
-    "tpe": partial(_made, TPESampler, {}),
-    "random": partial(_made, RandomSampler, {}),
-    "gp": partial(_made, GPSampler, {"deterministic_objective": False}),
-    "cmaes": partial(_made, CmaEsSampler, {}),
-    "nsga2": partial(_made, NSGAIISampler, {}),
+    "tpe": partial(_made, TPESampler),
+    "random": partial(_made, RandomSampler),
+    "gp": partial(_made, GPSampler, deterministic_objective=False),
+    "cmaes": partial(_made, CmaEsSampler),
+    "nsga2": partial(_made, NSGAIISampler),
 }
 NEEDS = {"cmaes": ("cmaes",)}  # the packages of the extra `samplers`
 

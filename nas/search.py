@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from nas.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from optuna.study import Study
 
     from nas.budget import Budget
@@ -58,9 +56,9 @@ def search(
     deadline = None if timeout is None else time.monotonic() + timeout
     planned = plan(budget, **settings)
     with database_failures_in_one_line(planned.url):
-        opened, database = planned.open()
+        opened = planned.open()
         progress.on_start(opened, trials, planned.url)
-        why = planned.run(opened, database, trials, deadline, progress)
+        why = planned.run(opened, trials, deadline, progress)
         progress.on_end(opened, why)
     return opened
 
@@ -135,6 +133,8 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     from nas.budget import Budget
     from nas.errors import UserError
     from nas.samplers import check_sampler
+    from nas.space import SearchSpace
+    from nas.space_file import load_space
 
     if patience is not None and patience < 1:
         raise UserError(f"--patience must be at least 1, not {patience}")
@@ -146,7 +146,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         raise UserError(f"--trial-timeout must be positive, not {trial_timeout:g}")
     limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
     check_sampler(sampler)  # refuse what cannot be before anything is read or written
-    space_name, make_space = _space_maker(space, limits)
+    space_name, space_config = load_space(space)
 
     from nas.data_sets import full_name  # these load torch, which takes seconds
     from nas.finalists import Finalists
@@ -169,7 +169,13 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     training_data = _training_data(full_name(dataset, image_size), data)
     if resolution is None:
         config = config.model_copy(update={"resolution": training_data.at_scale(config.resolution)})
-    search_space = make_space(training_data)
+    search_space = SearchSpace.from_config(
+        space_config,
+        max_params=limits.max_params,
+        num_classes=training_data.num_classes,
+        in_channels=training_data.in_channels,
+        stem_stride=training_data.stem_stride,
+    )
     limits = _for_images(limits, training_data.image_size, search_space.stem_stride)
     _refuse_what_never_fits(search_space, limits, seed)
 
@@ -236,28 +242,6 @@ def _for_images(budget: Budget, image_size: int, stem_stride: int) -> Budget:
     return (
         budget if image_size == RESOLUTION * stem_stride else replace(budget, image_size=image_size)
     )
-
-
-def _space_maker(
-    name_or_file: str, budget: Budget
-) -> tuple[str, Callable[[TrainingData], SearchSpace]]:
-    """Read a space; what is left open are the classes, the channels and the stem."""
-    from nas.architecture import Architecture, Stage
-    from nas.space import SearchSpace, load_space
-
-    name, config = load_space(name_or_file)
-
-    def make(data: TrainingData) -> SearchSpace:
-        fitted = data.fitted(Architecture((Stage(1, 1),)))
-        return SearchSpace.from_config(
-            config,
-            max_params=budget.max_params,
-            num_classes=fitted.num_classes,
-            in_channels=fitted.in_channels,
-            stem_stride=fitted.stem_stride,
-        )
-
-    return name, make
 
 
 def _training_data(name: str, root: str | Path) -> TrainingData:

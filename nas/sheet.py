@@ -159,11 +159,10 @@ def _cells(frame: pd.DataFrame) -> Cells:
 def _text(cell: Any) -> str:  # noqa: ANN401 - whatever a spreadsheet holds
     if isinstance(cell, str):
         return restored(cell)
-    if isinstance(cell, (list, tuple)) or hasattr(cell, "tolist"):
-        cell = cell.tolist() if hasattr(cell, "tolist") else cell
-        if isinstance(cell, (list, tuple)):
-            return ", ".join(map(_text, cell))
-    if cell is None or cell is pd.NaT or cell is pd.NA or cell != cell:  # noqa: PLR0124 - NaN
+    cell = cell.tolist() if hasattr(cell, "tolist") else cell
+    if isinstance(cell, (list, tuple)):
+        return ", ".join(map(_text, cell))
+    if pd.isna(cell):
         return ""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))

@@ -10,10 +10,10 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
-from nas.architecture import Architecture
 from nas.errors import UserError
-from nas.samplers import trial_id
-from nas.study import get_trial, is_of_its_images, scored_trials, stored_identity
+from nas.find_study import load_study
+from nas.proposed import trial_id
+from nas.study import is_of_its_images, scored_trials, stored_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,31 +28,19 @@ METRIC = "accuracy"
 def open_sister(storage: BaseStorage, study_name: str, kind: str) -> Study:
     """Open the study of this name and kind, `<study_name>-<kind>`, or create it."""
     name = f"{study_name}-{kind}"
-    if name not in optuna.get_all_study_names(storage):
+    sister = load_study(storage, name)
+    if sister is None:
         sister = optuna.create_study(
-            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            storage=storage,
+            study_name=name,
+            direction="maximize",
+            sampler=RandomSampler(),
+            load_if_exists=True,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sister.set_metric_names([METRIC])
-    return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
-
-
-def architecture_of(study: Study, number: int) -> Architecture:
-    """Read the network of a scored trial.
-
-    Raises:
-        UserError: No trial of this number, or one without a score.
-    """
-    trial = get_trial(study, number)
-    if trial.state is not TrialState.COMPLETE:
-        reason = trial.user_attrs.get("fail_reason", "over budget")
-        why = f" ({reason})" if trial.state in (TrialState.FAIL, TrialState.PRUNED) else ""
-        raise UserError(
-            f"trial {number} of {study.study_name!r} has no score: it is {trial.state.name}{why}; "
-            "choose one of `nas leaderboard`, or name a network with --architecture"
-        )
-    return Architecture.from_json(trial.user_attrs["architecture_json"])
+    return sister
 
 
 def find_finished(sister: Study, identity: Mapping[str, Any]) -> FrozenTrial | None:
@@ -76,10 +64,10 @@ def resume_or_start(sister: Study, identity: Mapping[str, Any], **others: object
     storage = sister._storage  # noqa: SLF001 - `Study.ask` cannot start one with its attributes
     if found is None:
         template = optuna.create_trial(state=TrialState.RUNNING, user_attrs={**identity, **others})
-        number = storage.create_new_trial(sister._study_id, template_trial=template)  # noqa: SLF001
+        id_ = storage.create_new_trial(sister._study_id, template_trial=template)  # noqa: SLF001
     else:
-        number = trial_id(found)
-    return optuna.trial.Trial(sister, number)
+        id_ = trial_id(found)
+    return optuna.trial.Trial(sister, id_)
 
 
 def report_values(sister: Study, trial: Trial, values: list[float]) -> None:

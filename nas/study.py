@@ -16,9 +16,9 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from nas.errors import UserError
-from nas.proposed import RETRY_KEY, retried
-from nas.samplers import trial_id
+from nas.architecture import Architecture
+from nas.errors import UserError, differences
+from nas.proposed import RETRY_KEY, retried, trial_id
 from nas.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-    from nas.architecture import Architecture
     from nas.budget import Budget
     from nas.proxy import ProxyConfig
     from nas.register import Register
@@ -86,6 +85,23 @@ def get_trial(study: Study, number: int) -> FrozenTrial:
     last = len(trials) - 1
     has = "none yet" if not trials else f"0 to {last}" if last else "only 0"
     raise UserError(f"no trial {number} in study {study.study_name!r}; it has {has}")
+
+
+def architecture_of(study: Study, number: int) -> Architecture:
+    """Read the network of a scored trial.
+
+    Raises:
+        UserError: No trial of this number, or one without a score.
+    """
+    trial = get_trial(study, number)
+    if trial.state is not TrialState.COMPLETE:
+        reason = trial.user_attrs.get("fail_reason", "over budget")
+        why = f" ({reason})" if trial.state in (TrialState.FAIL, TrialState.PRUNED) else ""
+        raise UserError(
+            f"trial {number} of {study.study_name!r} has no score: it is {trial.state.name}{why}; "
+            "choose one of `nas leaderboard`, or name a network with --architecture"
+        )
+    return Architecture.from_json(trial.user_attrs["architecture_json"])
 
 
 def open_study(
@@ -162,17 +178,15 @@ def refuse_other(study: Study, wanted: Mapping[str, Any], space: SearchSpace) ->
             f"(attributes {attrs.get('attributes_version')}, this one {ATTRIBUTES_VERSION})"
         )
     found = json.loads(attrs["identity"])
-    differences = [
-        f"{key} is {_shown(found.get(key))} there, {_shown(wanted.get(key))} asked"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key) and not (key == "data" and _are_folders(found, wanted))
-    ]
+    if _are_folders(found, wanted):
+        found = {**found, "data": wanted["data"]}
+    different = differences(found, wanted)
     if not space.includes(stored_space(study)):
-        differences.append("the search space there is not part of the one asked for")
-    if differences:
+        different.append("the search space there is not part of the one asked for")
+    if different:
         raise UserError(
             f"study {study.study_name!r} holds scores that cannot be compared: "
-            f"{'; '.join(differences)}. To start a new one: --study {_free_name(study)}"
+            f"{'; '.join(different)}. To start a new one: --study {_free_name(study)}"
         )
 
 
@@ -190,10 +204,6 @@ def _complete_attrs(study: Study, set_up: Callable[[], None]) -> None:
         if time.monotonic() > deadline:
             set_up()
         time.sleep(0.1)
-
-
-def _shown(value: object) -> str:
-    return "nothing" if value is None else json.dumps(value)
 
 
 def _free_name(study: Study) -> str:
@@ -288,14 +298,14 @@ def _queue_again(study: Study, trial: FrozenTrial, history: list[int]) -> None:
     )
 
 
-def fail(study: Study, number: int, reason: str, detail: str = "") -> None:
+def fail(study: Study, id_: int, reason: str, detail: str = "") -> None:
     """End a running trial, by its id, as FAIL; one that ended meanwhile stays as it is."""
     storage = study._storage  # noqa: SLF001 - a dead worker's trial has no `Trial` to tell
     try:
-        storage.set_trial_user_attr(number, "fail_reason", reason)
+        storage.set_trial_user_attr(id_, "fail_reason", reason)
         if detail:
-            storage.set_trial_user_attr(number, "fail_detail", detail)
-        storage.set_trial_state_values(number, TrialState.FAIL)
+            storage.set_trial_user_attr(id_, "fail_detail", detail)
+        storage.set_trial_state_values(id_, TrialState.FAIL)
     except (KeyError, optuna.exceptions.UpdateFinishedTrialError):
         return
 

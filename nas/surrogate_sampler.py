@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 NUM_START = 10  # scored trials before there is a model
-REFIT = 1.2
+REFIT = 1.2  # the kernel is chosen anew when the scored trials have grown by this factor
 MAX_ROWS = 400  # trials the model is of: half the latest, half spread over those before
 POOL = 300  # random parameters within the limits, the same all along
 NUM_PARENTS = 6  # best trials whose neighbours and mutants are looked at
@@ -77,7 +77,11 @@ class SurrogateSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose parameters within the limits; none while too few trials are scored."""
+        """Propose parameters within the limits; none while too few trials are scored.
+
+        Raises:
+            UserError: The study has several objectives.
+        """
         del search_space
         if len(study.directions) > 1:
             raise UserError("the sampler default has one objective; for several: tpe or nsga2")

@@ -153,7 +153,7 @@ def start_training(model: nn.Module, config: TrainingConfig, device: torch.devic
 
 
 def means(totals: Tensor, num_images: int) -> tuple[float, float]:
-    """Divide the sums of losses and of hits; waits for the device."""
+    """Divide (2,) sums, of losses and of hits, by the images; waits for the device."""
     loss, num_correct = totals.tolist()
     return loss / num_images, num_correct / num_images
 

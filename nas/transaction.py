@@ -6,7 +6,6 @@ import copy
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import column, delete, inspect, table
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 if TYPE_CHECKING:
@@ -55,20 +54,3 @@ def _begun(storage: RDBStorage) -> Iterator[Connection]:
                     connection.exec_driver_sql("ROLLBACK")
             raise
         connection.exec_driver_sql("COMMIT")
-
-
-def forget(inside: RDBStorage, token: str) -> None:
-    """Delete what our own tables, `nas_...`, hold of the study with this token.
-
-    Args:
-        inside: As `one_transaction` gives it.
-        token: The study's.
-    """
-    session = inside.scoped_session()
-    inspector = inspect(session.connection())
-    for name in inspector.get_table_names():
-        columns = {each["name"] for each in inspector.get_columns(name)}
-        if name.startswith("nas_") and "study" in columns:
-            ours = table(name, column("study"))
-            session.execute(delete(ours).where(ours.c.study == token))
-    session.commit()

@@ -31,11 +31,11 @@ class Warping:
     """
 
     top: float
-    scale: float = math.inf
+    scale: float
 
     @classmethod
     def of(cls, values: Array, reach: float) -> Warping:
-        """Make one whose scale is so many distances of the best value from the median.
+        """Make one for (N,) values, its scale so many distances of the best from the median.
 
         Or from the thousandth part of the way to the worst, where half of all is as good as the
         best: on a scale of no length a model's doubts would have no measure.
@@ -45,7 +45,7 @@ class Warping:
         return cls(top, reach * distance)
 
     def __call__(self, values: Array) -> Array:
-        """Map values."""
+        """Map values of any shape."""
         below = self.top - values
         if math.isinf(self.scale):
             return -below
@@ -53,7 +53,7 @@ class Warping:
         return warped
 
     def log_slope(self, values: Array) -> float:
-        """Sum the logarithms of the slopes at the values, the Jacobian of an evidence."""
+        """Sum the logarithms of the slopes at (N,) values, the Jacobian of an evidence."""
         return -float(np.log1p((self.top - values) / self.scale).sum())
 
     def inverse(self, warped: Array) -> Array:

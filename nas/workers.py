@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 
 from nas.errors import DeviceLostError, UserError, brief
 from nas.outages import DATABASE_ERRORS, MAX_CUTS, impatient, through_cuts, was_cut_off
+from nas.proposed import trial_id
 from nas.register import BEAT_SECONDS, Lookout, Place
-from nas.samplers import Exhausted, NothingFits, trial_id
+from nas.samplers import Exhausted, NothingFits
 from nas.study import RETRIED, TrialFailed, fail, num_scored, num_since_best, requeue
 
 if TYPE_CHECKING:
@@ -187,17 +188,17 @@ class Worker:
 
     def _end(self, trial: Trial, end: Callable[[], FrozenTrial]) -> FrozenTrial | None:
         """End a trial and free its place, unless it is no longer this worker's."""
-        number, was_begun = trial_id(trial), False
+        own_id, was_begun = trial_id(trial), False
 
         def attempt() -> FrozenTrial | None:
             nonlocal was_begun
             with self.register.lock():
-                ended = self.storage.get_trial(number)
+                ended = self.storage.get_trial(own_id)
                 is_ours = was_begun or ended.state is TrialState.RUNNING
                 if ended.state is TrialState.RUNNING:
                     was_begun = True  # if it is cut off, the end may have been written
                     ended = end()
-                self.register.leave(number)
+                self.register.leave(own_id)
             return ended if is_ours else None
 
         return through_cuts(attempt)

@@ -144,6 +144,11 @@ def gradient_norm(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Sum the lengths of the loss's gradients, one for each convolution's or linear layer's weight.
 
     Abdelfattah et al. 2021 (arXiv 2101.08134).
+
+    Args:
+        model: In training mode: batch norm takes the statistics of `images`.
+        images: (N, C, H, W).
+        labels: (N,) int64.
     """
     weights = _weights(model)
     loss = functional.cross_entropy(model(images), labels)

@@ -16,7 +16,8 @@ from nas.budget import Budget
 from nas.complexity import count, size_bytes
 from nas.plan import baselines
 from nas.sisters import open_sister
-from nas.space import SearchSpace, load_space
+from nas.space import SearchSpace
+from nas.space_file import load_space
 from nas.width_scaling import WidthScaling
 
 if TYPE_CHECKING:

@@ -31,10 +31,10 @@ def frame(accuracies: list[float], num_params: list[int] | None = None) -> pd.Da
 
 def test_the_front_holds_what_no_smaller_or_equal_network_reaches() -> None:
     points = frame([0.5, 0.4, 0.6, 0.6, 0.7, 0.7], [10, 20, 30, 30, 5, 40])
-    on_front = analysis.size_and_accuracy(points)["is_on_front"]
+    on_front = analysis.with_front(points)["is_on_front"]
     assert list(points["trial"][on_front]) == [4]
     points = frame([0.5, 0.4, 0.6, 0.7], [10, 20, 30, 40])
-    assert list(analysis.size_and_accuracy(points)["is_on_front"]) == [True, False, True, True]
+    assert list(analysis.with_front(points)["is_on_front"]) == [True, False, True, True]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 7])
@@ -169,7 +169,7 @@ def test_the_frames_of_two_thousand_trials_take_seconds() -> None:
     scored = analysis.scored(results.trials(study))
     analysis.best_tenth(analysis.stages(scored))
     analysis.compare_groups(analysis.with_incumbent(scored))
-    analysis.size_and_accuracy(scored)
+    analysis.with_front(scored)
     results.importances(study)
     assert (analysis.with_incumbent(scored)["group"] == "random").sum() == NUM_RANDOM
     assert time.process_time() - started < 10

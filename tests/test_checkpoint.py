@@ -98,7 +98,7 @@ def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
     [
         ({"arch_id": "def"}, 'arch_id is "abc" there, "def" asked'),
         ({"seed": 1}, "seed is 0 there, 1 asked"),
-        ({"split": "val"}, 'split is null there, "val" asked'),
+        ({"split": "val"}, 'split is nothing there, "val" asked'),
     ],
 )
 def test_one_of_another_training_is_refused_in_one_line(

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from nas.cli import main
 from nas.doctor import LEAST_FREE_BYTES, examine_installation, examine_study
 from nas.find_study import register_of
-from nas.samplers import trial_id
+from nas.proposed import trial_id
 from nas.sisters import open_sister, resume_or_start
 from nas.study import fail
 

@@ -26,9 +26,9 @@ from nas.errors import UserError
 from nas.finalists import EPOCHS_FACTOR, Finalists, final_proxy, final_timeout
 from nas.find_study import FINALISTS, find_sister, find_storage, register_of
 from nas.presets import changed
+from nas.proposed import trial_id
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
 from nas.results import best_trials, leaderboard
-from nas.samplers import trial_id
 from nas.storage import sqlite_url
 from nas.training import DivergedError
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import headline
 import headline_records
 import headline_table
+import measured
 import pytest
 from headline import EXIT_LEFT, Log, Session
 from headline_pieces import FULL, PIECES, ROOT, SHORT, Command, Plan, fitting_epochs, plan_epochs
@@ -113,7 +114,7 @@ class WithoutSpeeds(Session):
 def test_speeds_that_cannot_be_measured_keep_no_search_from_running(session: Session) -> None:
     without = WithoutSpeeds(**vars(session))
     assert without.do(["speed", "search"])
-    rows = headline_records.read_rows(session.log.path)
+    rows = measured.read_rows(session.log.path)
     assert [row["exit_code"] for row in rows] == ["2", "2", "0"]
     assert [piece for piece, _ in without.left(["speed", "search"])] == ["speed", "speed"]
 
@@ -139,7 +140,7 @@ def test_networks_are_compiled_only_where_both_recipes_gain(session: Session) ->
     rows = [("strong", "nas", 100), ("seed", "nas", 100), ("strong", "compiled", 200)]
     names = ("recipe", "loop", "images_per_second")
     path = session.results / "retrain_throughput.csv"
-    headline_records.write_rows(path, [dict(zip(names, row, strict=True)) for row in rows])
+    measured.write_rows(path, [dict(zip(names, row, strict=True)) for row in rows])
     assert not plan_epochs(FULL, session.results).is_compiled
 
 
@@ -158,10 +159,10 @@ def test_epochs_and_compile_follow_the_measured_speeds_and_are_decided_once(
             for recipe in ("strong", "seed")
             for loop, speed in speeds.items()
         ]
-        headline_records.write_rows(session.results / "retrain_throughput.csv", rows)
+        measured.write_rows(session.results / "retrain_throughput.csv", rows)
 
     trial = {"num_params": 5, "what": "trial", "seconds": 1.5}
-    headline_records.write_rows(session.results / "training_speed.csv", [trial])
+    measured.write_rows(session.results / "training_speed.csv", [trial])
     finish(session, "speed")
     write(compiled=50_000)
     session.decide()
@@ -321,7 +322,7 @@ def test_the_page_is_made_from_the_files_alone(tmp_path: Path) -> None:
         *seeds_of("trial-42", 0.9740, 0.9750, 0.9730),
         *seeds_of("trial-42", 0.951, 0.953, **fast),
     ]
-    headline_records.write_rows(tmp_path / "trainings.csv", rows)
+    measured.write_rows(tmp_path / "trainings.csv", rows)
     log = Log(tmp_path / "commands.csv")
     log.add(Command("search.py --budget 5e6"), 0.0, 540.0, 128 + signal.SIGINT)
     log.add(Command("search.py --budget 5e6"), 0.0, 360.0, 0)

@@ -10,7 +10,7 @@ from pydantic import Field
 from nas.architecture import Architecture
 from nas.errors import UserError
 from nas.presets import Config, changed, hand_made, load, names
-from nas.space import load_space
+from nas.space_file import load_space
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -43,7 +43,7 @@ SCORED = pd.DataFrame(
 
 
 def laid_out() -> pd.DataFrame:
-    return analysis.size_and_accuracy(analysis.with_incumbent(SCORED))
+    return analysis.with_front(analysis.with_incumbent(SCORED))
 
 
 def traces(figure: Any) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def test_nas_report_writes_the_file_and_prints_where(capsys: pytest.CaptureFixtu
 
 def test_a_report_that_cannot_be_written_is_one_line(folder: Path) -> None:
     (folder / "file").touch()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="cannot make the folder"):
         write_report(fake_study(number=3), folder / "file" / "report.html")
 
 

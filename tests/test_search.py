@@ -23,7 +23,8 @@ from nas.errors import UserError
 from nas.find_study import find_study
 from nas.plan import baselines
 from nas.results import leaderboard
-from nas.space import SearchSpace, load_space
+from nas.space import SearchSpace
+from nas.space_file import load_space
 from nas.storage import open_storage
 from nas.study import MAX_LOST, enqueue, num_scored, num_since_best
 from nas.workers import MAX_FAILURES
@@ -50,10 +51,6 @@ def scored(study: Study) -> list[tuple[str, float | None]]:
 
 def space_of(study: Study) -> SearchSpace:
     return SearchSpace.from_dict(json.loads(study.user_attrs["space"]))
-
-
-class Interrupted(BaseException):
-    """Stands for what no handler catches: the process is simply gone."""
 
 
 def stop_at(trial: int, error: BaseException) -> Progress:

@@ -16,7 +16,8 @@ from strategies import architectures, spaces, spaces_with_architectures
 from nas.architecture import Architecture, Stage
 from nas.complexity import count_macs, count_params
 from nas.errors import UserError
-from nas.space import SearchSpace, SpaceConfig, load_space, width_step
+from nas.space import SearchSpace
+from nas.space_file import SpaceConfig, load_space, width_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -24,7 +24,8 @@ from nas.errors import UserError
 from nas.feasible import Region
 from nas.gaussian_process import _log_gain, evidences, log_expected_improvement
 from nas.samplers import DEFAULT, SAMPLERS, Exhausted, Limit, NothingFits, make_sampler
-from nas.space import SearchSpace, load_space
+from nas.space import SearchSpace
+from nas.space_file import load_space
 from nas.surrogate import recommend
 from nas.surrogate_sampler import MAX_ROWS, NUM_START, Candidates, _thinned
 from nas.warping import REACHES, Warping

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from nas.complexity import count_macs, count_params
 from nas.feasible import Limit
-from nas.space import SearchSpace, load_space
+from nas.space import SearchSpace
+from nas.space_file import load_space
 from nas.width_scaling import WidthScaling
 
 if TYPE_CHECKING:

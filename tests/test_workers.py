@@ -31,9 +31,11 @@ from nas.complexity import count_params
 from nas.errors import UserError
 from nas.find_study import find_sister, find_study
 from nas.parent import Parent
+from nas.proposed import trial_id
 from nas.register import Register
-from nas.samplers import make_sampler, trial_id
-from nas.space import SearchSpace, SpaceConfig
+from nas.samplers import make_sampler
+from nas.space import SearchSpace
+from nas.space_file import SpaceConfig
 from nas.storage import open_storage, sqlite_url
 from nas.study import TrialFailed, claimer
 from nas.width_scaling import WidthScaling

@@ -27,12 +27,12 @@ from nas.cli.search import search
 from nas.cli.show import show
 from nas.cli.tried import tried
 from nas.errors import UserError
+from nas.interruption import EXIT_INTERRUPTED, EXIT_TERMINATED, terminate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import FrameType
 
-EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+EXIT_USER_ERROR = 2
 
 COMMANDS = (
     count, search, retrain, predict,
@@ -63,7 +63,7 @@ def main(
     prog_name: str = "nas",
 ) -> None:
     """Run a command line; leaves with the command's exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -117,8 +117,3 @@ def _database_errors() -> tuple[type[Exception], ...]:
 def _refuse(message: str) -> int:
     print("error:", " ".join(message.split()), file=sys.stderr)
     return EXIT_USER_ERROR
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    """Leave as Ctrl-C does, so that the trial in flight is recorded as interrupted."""
-    sys.exit(EXIT_TERMINATED)

@@ -31,8 +31,9 @@ def doctor(
     nas doctor cifar10-resnet-5M-standard --fix
     """
     from nas.doctor import examine_installation
+    from nas.presets import STUDIES
 
-    findings = examine_installation(Path("studies") if Path("studies").is_dir() else Path())
+    findings = examine_installation(STUDIES if STUDIES.is_dir() else Path())
     if study is not None or storage is not None:
         findings += _of_study(study, storage)
     mended = [fix and _mend(finding) for finding in findings]

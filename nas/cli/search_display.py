@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.progress import Progress as Bars
 
     from nas.progress import Progress
@@ -242,7 +242,7 @@ class Screen(Lines):
         """Clear the display away."""
         self._live.stop()
 
-    def shown(self) -> Bars:
+    def shown(self) -> Group:
         """Draw the display: bars for the study and the running trials, lines of figures."""
         from rich.console import Group
         from rich.text import Text
@@ -253,7 +253,7 @@ class Screen(Lines):
             f"refused for free: {refused(self._refused)}; failed: {self._num_failed}",
         )
         lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in figures]
-        return Group(bars, *lines)  # type: ignore[return-value]
+        return Group(bars, *lines)
 
     def _bars(self) -> Bars:
         from rich.progress import BarColumn, Progress, TextColumn

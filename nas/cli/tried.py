@@ -44,11 +44,12 @@ def tried(
     """
     from nas.find_study import find_study
     from nas.history import history
+    from nas.study import stored_space
 
     arch = named_network(blocks, widths, kernels, model, architecture)
     found = find_study(study, storage)
     tries = history(found)
-    arch = _of_the_study(arch, [each.arch for each in tries])
+    arch = stored_space(found).fitted(arch)
     same = [each for each in tries if each.arch == arch]
     near = _nearest(arch, [each for each in tries if each.arch != arch], neighbours)
     if as_json:
@@ -72,18 +73,9 @@ def tried(
         print(f"  {far:5.2f}  {_line(each)}  {each.arch}")
 
 
-def _of_the_study(arch: Architecture, others: list[Architecture]) -> Architecture:
-    """Give a network the classes and channels that the study's networks have."""
-    from dataclasses import replace
-
-    if not others:
-        return arch
-    return replace(others[0], stages=arch.stages)
-
-
 def _nearest(arch: Architecture, tries: list[Try], count: int) -> list[tuple[float, Try]]:
     """Find the nearest networks, the nearest first, each with its best-measured try."""
-    from nas.neighbours import distance
+    from nas.distance import distance
 
     best: dict[str, Try] = {}
     for each in tries:

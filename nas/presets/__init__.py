@@ -54,7 +54,11 @@ def load(kind: str, name_or_file: str, config: type[ConfigT]) -> tuple[str, Conf
 
 
 def read(kind: str, name_or_file: str) -> tuple[str, dict[str, Any]]:
-    """Read a preset or a file as `load` does, not yet validated; the first is what errors name."""
+    """Read a preset or a file as `load` does, not yet validated; the first is what errors name.
+
+    Raises:
+        UserError: No such preset or file, or no TOML; one line.
+    """
     source, text = _read(kind, name_or_file)
     try:
         return source, tomllib.loads(text)

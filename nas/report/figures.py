@@ -51,7 +51,7 @@ def size_and_accuracy(frame: pd.DataFrame, window: tuple[int | None, int] | None
     """Draw accuracy against parameters, the Pareto front, and the window of the budget.
 
     Args:
-        frame: With the columns of `analysis.with_incumbent` and `analysis.size_and_accuracy`.
+        frame: With the columns of `analysis.with_incumbent` and `analysis.with_front`.
         window: (minimum or `None`, maximum) parameters.
     """
     figure = new_figure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,8 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from nas import analysis, results
 from nas.architecture import Architecture
-from nas.errors import UserError
-from nas.files import write_whole
+from nas.files import make_folder, write_whole
 from nas.notes import notes
 from nas.report import figures, stage_figures
 from nas.report.drawing import draw
@@ -43,10 +43,7 @@ def write_report(study: Study, out: Path, *, options: str = "") -> None:
         UserError: The file cannot be written.
     """
     page = render(study, options=options)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from None
+    make_folder(out.parent)
     write_whole(out, page.encode())
 
 
@@ -79,11 +76,11 @@ def _embedded(data: dict[str, Any]) -> str:
 
 def _percent(value: float | None, digits: int = 2) -> str:
     """Show a share as people read it; nothing for what is missing."""
-    return "" if value is None or value != value else f"{value:.{digits}%}"  # noqa: PLR0124 - NaN
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}%}"
 
 
 def _count(value: float | None) -> str:
-    return "" if value is None or value != value else f"{value:,.0f}"  # noqa: PLR0124 - NaN
+    return "" if value is None or math.isnan(value) else f"{value:,.0f}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ class Page:
     @cached_property
     def scored(self) -> pd.DataFrame:
         """The scored trials with what the figures add."""
-        return analysis.size_and_accuracy(analysis.with_incumbent(analysis.scored(self.trials)))
+        return analysis.with_front(analysis.with_incumbent(analysis.scored(self.trials)))
 
     @cached_property
     def later(self) -> pd.DataFrame:

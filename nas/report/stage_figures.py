@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def _as_one_line(rows: pd.DataFrame) -> tuple[list[int | None], list[float | Non
     y: list[float | None] = []
     for row in rows.to_numpy():
         for index, value in enumerate(row):
-            if value == value:  # not NaN  # noqa: PLR0124
+            if not math.isnan(value):
                 x.append(index)
                 y.append(float(value) + rng.uniform(-JITTER, JITTER))
         x.append(None)

@@ -21,10 +21,10 @@ from nas.data import load_test_data, load_training_data
 from nas.data_sets import DATASETS
 from nas.find_study import study_url
 from nas.history import history
+from nas.proposed import trial_id
 from nas.recipe import RetrainConfig
 from nas.results import later_scores
 from nas.retraining import RetrainListener
-from nas.samplers import trial_id
 from nas.split import Split
 from nas.standings import standings
 from nas.storage import open_storage

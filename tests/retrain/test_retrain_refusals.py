@@ -18,7 +18,7 @@ import nas
 from nas.architecture import Architecture, Stage
 from nas.data_sets import DATASETS
 from nas.errors import UserError
-from nas.samplers import trial_id
+from nas.proposed import trial_id
 from nas.split import Split
 from nas.study import enqueue, fail
 

@@ -13,7 +13,8 @@ from sampler_studies import AREA, FACTORIES, GRID, area, run, sampler_of, score,
 from nas.budget import Budget
 from nas.pruner import OverBudgetPruner
 from nas.samplers import SAMPLERS, BudgetSampler, Exhausted, Limit
-from nas.space import SearchSpace, load_space
+from nas.space import SearchSpace
+from nas.space_file import load_space
 from nas.width_scaling import WidthScaling
 
 if TYPE_CHECKING:

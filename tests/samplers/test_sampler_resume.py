@@ -12,7 +12,8 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 from sampler_studies import AREA, CHEAP, GRID, SPACE, again, run, scored, study_of, undisturbed
 
-from nas.space import SearchSpace, load_space
+from nas.space import SearchSpace
+from nas.space_file import load_space
 from nas.study import requeue
 
 if TYPE_CHECKING:

@@ -42,7 +42,8 @@ from strategies import any_spaces, is_inside, limits_on
 from nas.budget import Budget
 from nas.errors import UserError
 from nas.samplers import SAMPLERS, Exhausted, NothingFits, check_sampler
-from nas.space import SearchSpace, load_space
+from nas.space import SearchSpace
+from nas.space_file import load_space
 from nas.width_scaling import WidthScaling
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -16,30 +16,27 @@ import pytest
 from hypothesis import given
 from optuna.trial import TrialState
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
 from strategies import architectures
 
 from nas.architecture import Architecture
 from nas.cli import main
 from nas.deletion import delete
+from nas.distance import distance
 from nas.errors import UserError
 from nas.find_study import find_storage, find_study
 from nas.history import history
-from nas.neighbours import distance
 from nas.notes import notes, set_note, write_note
+from nas.proposed import trial_id
 from nas.register import Register
 from nas.results import refused_draws
-from nas.samplers import trial_id
 from nas.sisters import open_sister, retrained_table
-from nas.storage import open_storage, sqlite_url
+from nas.storage import open_storage
 from nas.study import enqueue, fail, requeue, stored_space
-from nas.transaction import one_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from optuna.storages import RDBStorage
     from optuna.study import Study
 
 NAME = "mine"
@@ -62,63 +59,6 @@ def record(study: Study, arch: Architecture, accuracy: float, **attrs: Any) -> N
             user_attrs={"architecture_json": arch.to_json(), "recipe": "strong", **attrs},
         )
     )
-
-
-# One transaction
-
-
-def count_trials(path: Path) -> int:
-    study = optuna.load_study(storage=open_storage(sqlite_url(path)), study_name="a")
-    return len(study.get_trials(deepcopy=False))
-
-
-def add_three_and_fail(inside: RDBStorage, path: Path) -> None:
-    study = optuna.load_study(storage=inside, study_name="a")
-    for value in range(3):
-        study.add_trial(optuna.create_trial(value=value))
-    assert len(study.get_trials(deepcopy=False)) == 3
-    assert count_trials(path) == 0, "others see nothing yet"
-    raise ZeroDivisionError
-
-
-def test_trials_of_a_transaction_appear_together_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    storage = open_storage(sqlite_url(path))
-    optuna.create_study(storage=storage, study_name="a")
-    with pytest.raises(ZeroDivisionError), one_transaction(storage) as inside:
-        add_three_and_fail(inside, path)
-    assert count_trials(path) == 0
-    with one_transaction(storage) as inside:
-        optuna.load_study(storage=inside, study_name="a").add_trial(optuna.create_trial(value=1))
-    assert count_trials(path) == 1
-
-
-def test_a_process_that_dies_in_a_transaction_leaves_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    optuna.create_study(storage=open_storage(sqlite_url(path)), study_name="a")
-    if (child := os.fork()) == 0:
-        with one_transaction(open_storage(sqlite_url(path))) as inside:
-            study = optuna.load_study(storage=inside, study_name="a")
-            study.add_trial(optuna.create_trial(value=1))
-            os._exit(len(study.get_trials(deepcopy=False)))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-    assert count_trials(path) == 0
-
-
-def test_where_sqlite_itself_rolls_back_the_error_is_its_cause(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    storage = open_storage(sqlite_url(path))
-    study = optuna.create_study(storage=storage, study_name="a")
-    with storage.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "CREATE TRIGGER full BEFORE INSERT ON trials WHEN (SELECT count(*) FROM trials) = 1 "
-            "BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
-        )
-    trials = [optuna.create_trial(value=value) for value in (1, 2)]
-    with pytest.raises(IntegrityError) as caught, one_transaction(storage) as inside:
-        optuna.load_study(storage=inside, study_name="a").add_trials(trials)
-    assert str(caught.value.orig) == "full"
-    assert study.get_trials() == []
 
 
 # list
@@ -295,6 +235,17 @@ def test_tried_says_no_and_gives_the_nearest_first(
     assert [t["name"] for t in answer["neighbours"]] == ["w32", "w16"]
     run("tried", *flags)
     assert "not tried" in capsys.readouterr().out
+
+
+def test_a_network_is_looked_up_with_the_classes_of_a_study_also_before_its_first_try(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored()
+    space = replace(stored_space(study), num_classes=7)
+    study.set_user_attr("space", json.dumps(space.to_dict()))
+    assert run("tried", "--blocks", "1,1", "--widths", "4,8", "--json") == 0
+    expected = Architecture.of([1, 1], [4, 8], num_classes=7)
+    assert json.loads(capsys.readouterr().out)["arch_id"] == expected.arch_id
 
 
 def test_a_neighbour_is_told_by_its_best_measured_try(
