@@ -18,13 +18,14 @@ T = TypeVar("T")
 
 DATABASE_ERRORS = (DBAPIError, StorageInternalError)
 RECONNECT_SECONDS = 120  # how long a server that was reached before may be away
-MAX_CUTS = 20  # lost connections in a row that are survived
+MAX_CUTS = 20  # lost connections, or waits for another program's lock, in a row that are survived
+LOCKED = "database is locked"  # as SQLite says it, after the wait
 
 _is_patient = ContextVar("_is_patient", default=True)
 
 
 def was_cut_off(error: BaseException) -> bool:
-    """Tell whether a database error is a lost connection, after which all can go on.
+    """Tell whether a database error is one after which all can go on: a lost connection, a lock.
 
     Not where it came amid Ctrl-C or SIGTERM, in whose place it is raised.
     """
@@ -33,7 +34,7 @@ def was_cut_off(error: BaseException) -> bool:
     while link is not None:
         if isinstance(link, KeyboardInterrupt | SystemExit):
             return False
-        was_lost |= getattr(link, "connection_invalidated", False)
+        was_lost |= getattr(link, "connection_invalidated", False) or LOCKED in str(link)
         link = link.__cause__ or link.__context__
     return was_lost
 

@@ -87,7 +87,7 @@ class Worker:
                     self._cuts += 1
                     if not was_cut_off(error) or self._cuts == MAX_CUTS:
                         raise
-                    self.on_notice("the connection to the database was lost; going on")
+                    self.on_notice("the database was away or locked; going on")
                 finally:
                     self._let_go()
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import optuna
@@ -130,6 +132,26 @@ def test_what_was_measured_is_recorded_again_where_that_was_cut_off(
     assert len(cut) == 2
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     assert all("provenance" in trial.user_attrs for trial in study.trials)
+
+
+def test_a_file_that_another_program_locks_for_long_is_waited_for(
+    folder: Path, tiny: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.storage.BUSY_SECONDS", 0.1)
+    locks: list[threading.Timer] = []
+
+    def lock_once(_number: int, _worker: int) -> None:
+        if not locks:
+            other = sqlite3.connect(folder / "studies" / "a.db", check_same_thread=False)
+            other.execute("BEGIN IMMEDIATE")
+            locks.append(threading.Timer(1.0, other.close))
+            locks[0].start()
+
+    study = tiny(2, study="a", progress=Progress(on_trial_start=lock_once))
+    assert locks[0].finished.is_set()
+    assert len(scored(study)) == 2
+    reasons = {trial.user_attrs.get("fail_reason", "none") for trial in study.trials}
+    assert reasons <= {"none", "interrupted"}
 
 
 def test_a_process_killed_in_mid_trial_loses_that_trial_alone(folder: Path, tiny: Search) -> None:
