@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.retrain_progress import Retrained, RetrainListener
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from nas.data import TrainingData
     from nas.retrain_record import Network
-    from nas.retraining import Retrained, Retraining, RetrainListener
+    from nas.retraining import Retraining
 
 # As in search.py, what takes seconds to import is imported when it is used.
 
@@ -85,7 +87,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.formats import require_available
     from nas.recipe import RetrainConfig
     from nas.results import check_ranking
-    from nas.retraining import Retraining, RetrainListener
+    from nas.retraining import Retraining
     from nas.storage import database_failures_in_one_line
     from nas.training import choose_device
 

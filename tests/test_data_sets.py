@@ -30,7 +30,7 @@ from nas.errors import UserError
 from nas.evaluation import evaluate, is_even
 from nas.find_study import find_study
 from nas.image_folder import ImageFolder, UnreadableError, read_square
-from nas.retraining import RetrainListener
+from nas.retrain_progress import RetrainListener
 from nas.split import Split, split_indices
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import nas
 from nas.architecture import Architecture
 from nas.cli import main
 from nas.errors import UserError
-from nas.retraining import RetrainListener
+from nas.retrain_progress import RetrainListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

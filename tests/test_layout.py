@@ -26,7 +26,7 @@ ROWS = (
     ("budget_sampler", "surrogate_sampler", "evaluation"),
     ("samplers", "pruner", "width_scaling", "proxy", "recipe", "export", "learning_curve"),
     ("storage", "provenance", "budget", "full_training", "formats", "distance"),
-    ("study", "find_study", "copying", "transaction"),
+    ("study", "find_study", "copying", "transaction", "retrain_progress"),
     ("objective", "sisters", "notes", "standings", "deletion"),
     ("workers", "retrain_record", "assignment", "analysis"),
     ("history",),

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from nas.cli.retrain_display import Lines, Screen, retrain_display
 from nas.cli.words import duration
-from nas.retraining import Retrained
+from nas.retrain_progress import Retrained
 
 if TYPE_CHECKING:
     from collections.abc import Callable

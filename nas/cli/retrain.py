@@ -13,7 +13,7 @@ from nas.errors import UserError
 from nas.retrain import retrain as run_retrain
 
 if TYPE_CHECKING:
-    from nas.retraining import Retrained
+    from nas.retrain_progress import Retrained
 
 
 def retrain(

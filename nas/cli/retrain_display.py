@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nas.formats import Exported
-    from nas.retraining import Retrained, RetrainListener
+    from nas.retrain_progress import Retrained, RetrainListener
 
 
 def retrain_display(*, quiet: bool) -> AbstractContextManager[Lines]:
@@ -38,7 +38,7 @@ class Lines:
 
     def listener(self) -> RetrainListener:
         """Give what `nas.retrain` tells of its work to this display."""
-        from nas.retraining import RetrainListener
+        from nas.retrain_progress import RetrainListener
 
         return RetrainListener(
             on_start=self.start,

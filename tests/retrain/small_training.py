@@ -14,7 +14,7 @@ from nas.architecture import Architecture
 from nas.cli import main
 from nas.data_sets import DATASETS
 from nas.errors import UserError
-from nas.retraining import Retrained, RetrainListener
+from nas.retrain_progress import Retrained, RetrainListener
 from nas.split import Split
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from nas.data import load_training_data
 from nas.distributed import Ranks
 from nas.errors import UserError
 from nas.recipe import RetrainConfig
+from nas.retrain_progress import RetrainListener
 from nas.retrain_record import FailedTrainingError
-from nas.retraining import RetrainListener
 from nas.training import DivergedError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from nas.history import history
 from nas.proposed import trial_id
 from nas.recipe import RetrainConfig
 from nas.results import later_scores
-from nas.retraining import RetrainListener
+from nas.retrain_progress import RetrainListener
 from nas.split import Split
 from nas.standings import standings
 from nas.storage import open_storage

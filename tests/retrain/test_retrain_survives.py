@@ -29,7 +29,7 @@ from sqlalchemy.exc import OperationalError
 from nas.architecture import Architecture
 from nas.data_sets import DATASETS
 from nas.errors import UserError
-from nas.retraining import RetrainListener
+from nas.retrain_progress import RetrainListener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ from dataclasses import replace
 from nas.data import load_training_data
 from nas.data_sets import DATASETS
 from nas.split import Split
-from nas.retraining import RetrainListener
+from nas.retrain_progress import RetrainListener
 
 read = DATASETS["synthetic"].read
 def read_first(root, part):

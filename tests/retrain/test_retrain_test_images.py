@@ -12,7 +12,7 @@ import nas
 from nas.data_sets import DATASETS
 from nas.results import best_trials
 from nas.retrain import best_by_mean
-from nas.retraining import Retrained, RetrainListener
+from nas.retrain_progress import Retrained, RetrainListener
 
 if TYPE_CHECKING:
     from pathlib import Path
