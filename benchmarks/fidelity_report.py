@@ -12,8 +12,8 @@ For each candidate, over the networks that have it and every seed of the referen
   (Spearman 1910, Brown 1910);
 - by how much Spearman's exceeds that of four epochs, on the same resampled networks: the intervals
   of two candidates alone do not tell them apart;
-- its bias to networks of many activations: Spearman's between their number and by how many places
-  the candidate ranks a network higher than the reference does;
+- its bias to networks of many activations: the partial correlation of ranks of the score and of
+  their number, the reference given, which is 0 for a candidate that errs at random;
 - the regret: what the network it puts first loses to the best, by the same seeds. It is one pick,
   and as uncertain as the difference of two networks;
 - the CPU time of a network, and its share of that of the reference, with all its seeds and with
@@ -43,11 +43,11 @@ from fidelity_statistics import (
     corrected,
     estimate,
     kendall,
+    partial_spearman,
     regret,
     reliability,
     spearman,
 )
-from scipy.stats import rankdata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,8 +68,8 @@ FORMATS = {
 LEAST_SHOWN = 1e-6  # share of the cost, on a logarithmic axis
 LADDER_NETWORKS = 16  # a multiple of 8, so that every share of them is a whole number
 LEAST_FOR_LADDERS = 20  # from which so many are drawn
-# A ladder halves what it keeps as it doubles the epochs; beside it, one rung and its finalists.
-# Both cost four epochs a network.
+# A ladder halves what it keeps as it doubles the epochs; beside it, one rung and its finalists, and
+# one rung alone. Each costs four epochs a network.
 LADDERS: dict[str, tuple[tuple[str, float], ...]] = {
     "ladder 1, 2, 4, 8 epochs": (
         ("epochs1", 1.0),
@@ -78,6 +78,7 @@ LADDERS: dict[str, tuple[tuple[str, float], ...]] = {
         ("epochs8", 0.125),
     ),
     "2 epochs, finalists 8": (("epochs2", 1.0), ("epochs8", 0.25)),
+    "4 epochs": (("epochs4", 1.0),),
 }
 
 
@@ -138,10 +139,10 @@ def fidelity(rows: pd.DataFrame) -> pd.DataFrame:
                     seeds.loc[paired].mean(axis=1).to_numpy(),
                 ),
                 "bias to activations": estimate(
-                    _bias,
+                    partial_spearman,
                     candidate.scores[sized].to_numpy(),
-                    seeds.loc[sized].mean(axis=1).to_numpy(),
                     activations[sized].to_numpy(),
+                    seeds.loc[sized].mean(axis=1).to_numpy(),
                 ),
                 "regret": regret(score, truth) if len(both) >= LEAST_NETWORKS else math.nan,
                 "seconds": candidate.seconds[both if len(both) else slice(None)].mean(),
@@ -161,10 +162,6 @@ def fidelity(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _gain(score: Array, base: Array, truth: Array) -> Array:
     return spearman(score, truth) - spearman(base, truth)
-
-
-def _bias(score: Array, truth: Array, size: Array) -> Array:
-    return spearman(rankdata(score, axis=-1) - rankdata(truth, axis=-1), size)
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:

@@ -32,6 +32,13 @@ def pearson(a: Array, b: Array) -> Array:
         return (a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
 
 
+def partial_spearman(a: Array, b: Array, given: Array) -> Array:
+    """Correlate ranks along the last axis, what follows from those of `given` taken away."""
+    r, with_a, with_b = spearman(a, b), spearman(a, given), spearman(b, given)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (r - with_a * with_b) / np.sqrt((1 - with_a**2) * (1 - with_b**2))
+
+
 def kendall(a: Array, b: Array) -> Array:
     """Give Kendall's tau-b along the last axis."""
     s, t = (np.sign(x[..., :, None] - x[..., None, :]) for x in (a, b))

@@ -251,6 +251,15 @@ def test_what_a_candidate_has_against_networks_of_many_activations_is_found() ->
     assert math.isnan(line_of(rows_of(epochs1=truth), "epochs1")["bias to activations"].value)
 
 
+def test_a_score_that_errs_at_random_has_no_bias() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=5000)
+    size, score = truth + rng.normal(size=(2, 5000))
+    assert ranking.partial_spearman(score, size, truth) == pytest.approx(0.0, abs=0.05)
+    noise = rng.normal(size=5000)
+    assert ranking.partial_spearman(truth + noise, truth - noise, truth) < -0.9
+
+
 def test_ranks_of_a_short_run_and_of_activations_are_averaged() -> None:
     truth = [float(network) for network in range(COUNT)]
     swapped = [truth[1], truth[0], *truth[2:]]
@@ -300,10 +309,10 @@ def test_ladders_are_compared_on_the_same_networks() -> None:
     epochs = rows["candidate"].str.removeprefix("epochs").where(rows["seed"] == 0, "30")
     compared = report.ladders(rows.assign(cost=epochs.astype(float)))
     assert report.not_yet(rows, report.fidelity(rows), compared) == []
-    ladder, finalists = compared.to_dict("records")
+    ladder, finalists, alone = compared.to_dict("records")
     assert ladder["mean regret"] > 0
-    assert finalists["mean regret"] == 0
-    assert ladder["seconds"] == finalists["seconds"] == 4
+    assert finalists["mean regret"] == alone["mean regret"] == 0
+    assert ladder["seconds"] == finalists["seconds"] == alone["seconds"] == 4
 
 
 def test_the_table_is_written_in_markdown() -> None:
