@@ -55,16 +55,17 @@ def group_of(proposed_by: object) -> str:
 
 
 def compare_groups(history: pd.DataFrame) -> pd.DataFrame:
-    """Compare the groups by their means, and by the best of equally many of each.
+    """Compare the groups by their means, and search and random by the best of equally many.
 
     Returns:
         One row a group that has networks: `group`, `num_networks`, `mean`, `standard_error` (NaN
-        of one network), `best`, `equal_number` (the size of the smallest group) and
-        `expected_best` of that many drawn from the group without replacement.
+        of one network), `best`, `equal_number` (the size of the smaller of search and random, 0
+        where one of them has none) and `expected_best` of that many drawn from the group without
+        replacement; NaN of a smaller group.
     """
     groups = {g: history.loc[history["group"] == g, "val_accuracy"] for g in GROUPS}
     groups = {group: values for group, values in groups.items() if len(values)}
-    equal = min(map(len, groups.values()), default=0)
+    equal = min(len(groups.get(group, ())) for group in ("search", "random"))
     rows = [
         {
             "group": group,
@@ -73,7 +74,9 @@ def compare_groups(history: pd.DataFrame) -> pd.DataFrame:
             "standard_error": values.sem(),
             "best": values.max(),
             "equal_number": equal,
-            "expected_best": expected_best(list(values), equal),
+            "expected_best": (
+                expected_best(list(values), equal) if 0 < equal <= len(values) else math.nan
+            ),
         }
         for group, values in groups.items()
     ]

@@ -88,7 +88,7 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
         try:
             storage = open_storage(each, create=False)
         except UserError as error:
-            if url:
+            if url is not None:
                 raise
             unreadable += f"; {error}"
             continue
@@ -97,11 +97,17 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
                 found.setdefault(known, {})[each] = storage
     listed = ", ".join(sorted(found)) or "none"
     if not found or (name is not None and name not in found):
-        what = f"no study {name!r}" if name else "no study"
-        where = shown_url(url) if url else STUDIES
-        raise UserError(f"{what} in {where}; there is: {listed}{unreadable}")
+        what = "no study" if name is None else f"no study {name!r}"
+        folder = STUDIES if found else STUDIES.absolute()  # is it the wrong one?
+        where = folder if url is None else shown_url(url)
+        hint = (
+            f"there is: {listed}"
+            if found
+            else "run search.py first, or this where it ran, or name its database by --storage"
+        )
+        raise UserError(f"{what} in {where}; {hint}{unreadable}")
     if name is None and len(found) > 1:
-        raise UserError(f"several studies, name one of them: {listed}")
+        raise UserError(f"several studies, name one of them as STUDY or by --study: {listed}")
     chosen = name or next(iter(found))
     files = found[chosen]
     if len(files) > 1 and study_url(chosen) not in files:
@@ -113,7 +119,9 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
 def database_urls(url: str | None) -> list[str]:
     """Give this database, or those of the SQLite files under `studies/`."""
     return (
-        [storage_url(url)] if url else [sqlite_url(path) for path in sorted(STUDIES.glob("*.db"))]
+        [sqlite_url(path) for path in sorted(STUDIES.glob("*.db"))]
+        if url is None
+        else [storage_url(url)]
     )
 
 

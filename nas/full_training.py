@@ -207,7 +207,7 @@ class _Training:
         ranks.require_identical(self.state)
 
 
-def require_fit(arch: Architecture, data: FullData) -> None:
+def require_fit(arch: Architecture, data: FullData | TrainingData) -> None:
     """Refuse (UserError) data of other classes or channels than the network's."""
     asked = {
         "classes": (arch.num_classes, data.num_classes),
@@ -215,7 +215,10 @@ def require_fit(arch: Architecture, data: FullData) -> None:
     }
     for what, (wanted, found) in asked.items():
         if wanted != found:
-            raise UserError(f"the network has {wanted} {what}, but the data have {found}")
+            raise UserError(
+                f"the network has {wanted} {what}, but the data have {found}; name another data "
+                "set by --dataset, or another network"
+            )
 
 
 def _row(metrics: EpochMetrics, model: nn.Module, data: FullData) -> Row:

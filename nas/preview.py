@@ -16,9 +16,11 @@ from nas.complexity import count_macs
 from nas.evaluation import evaluate
 from nas.feasible import Region
 from nas.finalists import final_proxy
+from nas.plan import baselines
 from nas.presets import names
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
 from nas.samplers import Exhausted
+from nas.study import enqueue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +47,8 @@ def num_inside(plan: Plan) -> int:
 
 def proposals(plan: Plan, number: int) -> list[Architecture]:
     """Give what the sampler would propose at the start of a new study, less where less fits."""
-    proposed: set[str] = set()
+    first = baselines(plan.space, plan.budget)
+    proposed = {arch.arch_id for arch in first.values()}
 
     def claim(arch_id: str, _trial: object) -> bool:
         is_new = arch_id not in proposed
@@ -53,6 +56,9 @@ def proposals(plan: Plan, number: int) -> list[Architecture]:
         return is_new
 
     study = optuna.create_study(direction="maximize", sampler=plan.proposer(claim))
+    for name, arch in first.items():
+        enqueue(study, plan.space, arch, proposed_by="baseline", baseline=name)
+        study.ask()
     found: list[Architecture] = []
     with suppress(Exhausted):
         while len(found) < number:

@@ -167,7 +167,9 @@ def _attempt(trial: FrozenTrial) -> dict[str, str]:
     """
     attrs = trial.user_attrs
     if attrs.get("recipe") != IMPORTED:
-        epochs = f"{attrs['epochs']} epochs" if "epochs" in attrs else ""
+        epochs = (
+            f"{attrs['epochs']} epoch{'s'[: attrs['epochs'] != 1]}" if "epochs" in attrs else ""
+        )
         return {"setup": epochs, "attempt": attrs.get("recipe_settings", "")}
     lr = f"lr {attrs['lr']}" if "lr" in attrs else ""
     setup = ", ".join(text for text in (attrs.get("optimizer"), lr) if text)

@@ -85,6 +85,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.errors import UserError
     from nas.find_study import find_study, study_folder, study_url
     from nas.formats import require_available
+    from nas.full_training import require_fit
     from nas.recipe import RetrainConfig
     from nas.results import check_ranking
     from nas.retraining import Retraining
@@ -99,13 +100,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         if number is not None and number < 1:
             raise UserError(f"{flag} must be at least 1, not {number}")
     check_ranking(by)
-    given = {"--trial": trial, "--top": top, "--model": model, "--architecture": architecture}
-    named = [flag for flag, value in given.items() if value is not None]
-    if len(named) != 1:
-        raise UserError(
-            f"name what to train by one of {', '.join(given)}, "
-            f"not by {' and '.join(named) or 'none'}"
-        )
+    _require_one({"--trial": trial, "--top": top, "--model": model, "--architecture": architecture})
     require_available(export)
     listener = listener or RetrainListener()
     recipe_name, config = RetrainConfig.load(recipe, **settings)
@@ -123,6 +118,8 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         config = config.model_copy(update={"resolution": training_data.at_scale(config.resolution)})
     if model is not None:
         networks = [replace(n, arch=training_data.fitted(n.arch)) for n in networks]
+    for network in networks:
+        require_fit(network.arch, training_data)
     name = short_name(training_data.name) if source is None else source.study_name
     folder = study_folder(name)
     work = Retraining(
@@ -154,6 +151,18 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     ranks.part()
     _export(work, retrained)
     return retrained
+
+
+def _require_one(given: dict[str, object]) -> None:
+    """Refuse (UserError) none or several of the flags that name what to train."""
+    from nas.errors import UserError
+
+    named = [flag for flag, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise UserError(
+            f"name what to train by one of {', '.join(given)}, "
+            f"not by {' and '.join(named) or 'none'}"
+        )
 
 
 def _run(work: Retraining, networks: list[Network], seeds: int) -> list[Retrained]:
@@ -223,7 +232,8 @@ def _training_data(source: Study | None, name: str | None, root: str | Path) -> 
     if data.name == identity.get("data") and data.fingerprint != identity["data_fingerprint"]:
         raise UserError(
             f"{data.name} in {root} is not what study {source.study_name!r} was scored on "  # type: ignore[union-attr]
-            f"(fingerprint {data.fingerprint}, there {identity['data_fingerprint']})"
+            f"(fingerprint {data.fingerprint}, there {identity['data_fingerprint']}); name the "
+            "folder of its files by --data"
         )
     return data
 

@@ -17,7 +17,7 @@ from nas.export import WEIGHTS, Classifier
 from nas.failures import fail_reason
 from nas.files import only_here
 from nas.formats import export
-from nas.full_training import FullData, Listener, require_fit, train_in_full
+from nas.full_training import FullData, Listener, train_in_full
 from nas.provenance import provenance
 from nas.retrain_progress import Retrained
 from nas.retrain_record import RetrainRecord
@@ -123,7 +123,6 @@ class Retraining:
             FailedTrainingError: It diverged or had too little memory.
             UserError: It cannot be trained, and why.
         """
-        require_fit(network.arch, self.full_data)
         if self.config.batch_size < self.ranks.count:
             raise UserError(
                 f"a batch of {self.config.batch_size} cannot be shared by {self.ranks.count} "

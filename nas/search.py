@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_WORKERS = 1_000
 LARGEST_SEED = 2**32 - 1
+FLAGS = {"num_params": "--budget", "num_macs": "--max-macs", "size_bytes": "--max-bytes"}
 
 # `import nas` brings this module in, so what takes seconds to import is imported when it is used.
 
@@ -156,6 +157,9 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     from nas.storage import storage_url
     from nas.training import choose_device
 
+    if study is not None:  # in any database, for `studies/` gets a folder of that name
+        check_name(study)
+        refuse_sister_name(study)
     devices = _devices(choose_device(device))
     flags = {
         "epochs": epochs,
@@ -179,9 +183,9 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     limits = _for_images(limits, training_data.image_size, search_space.stem_stride)
     _refuse_what_never_fits(search_space, limits, seed)
 
-    name = study or _study_name(training_data.name, space_name, limits, proxy_name)
-    check_name(name)  # in any database, for `studies/` gets a folder of that name
-    refuse_sister_name(name)
+    name = (
+        _study_name(training_data.name, space_name, limits, proxy_name) if study is None else study
+    )
     num_workers = len(devices) if workers is None else workers
     return Plan(
         url=study_url(name) if storage is None else storage_url(storage),
@@ -272,7 +276,7 @@ def _refuse_what_never_fits(space: SearchSpace, budget: Budget, seed: int) -> No
         if cost(smallest) > maximum:
             raise UserError(
                 f"no network of the space has {name} of at most {maximum:,}; the smallest "
-                f"({smallest}) has {cost(smallest):,}"
+                f"({smallest}) has {cost(smallest):,}; raise {FLAGS[name]}"
             )
         if cost(largest) < (minimum or 0):
             raise UserError(
@@ -282,4 +286,7 @@ def _refuse_what_never_fits(space: SearchSpace, budget: Budget, seed: int) -> No
     scaling = WidthScaling(space, budget.limits(space))
     if scaling.random_feasible(Random(seed)) is None:
         seen = scaling.region.describe_seen()
-        raise UserError(f"no network within all limits was found; seen: {seen}")
+        raise UserError(
+            f"no network within all limits was found; seen: {seen}; raise "
+            f"{' or '.join(FLAGS[name] for name in budget.bounds)}, or lower --fill"
+        )

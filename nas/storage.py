@@ -225,7 +225,8 @@ def _check_sqlite(url: URL, *, create: bool) -> Path:
             raise UserError(f"{path} is no file")
         if not path.exists() or path.stat().st_size == 0:
             if not create:
-                raise UserError(f"there is no study database {path}; run search.py first")
+                there = "is empty" if path.exists() else "is not there"
+                raise UserError(f"the study database {path} {there}; run search.py first")
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab"):
                 pass

@@ -59,8 +59,10 @@ def test_groups_are_compared_at_equal_numbers() -> None:
     groups = analysis.compare_groups(history).set_index("group")
     assert list(groups.index) == ["search", "random", "hand-made"]
     assert dict(groups["num_networks"]) == {"search": 2, "random": 2, "hand-made": 1}
-    assert (groups["equal_number"] == 1).all()
-    assert groups.loc["search", "expected_best"] == pytest.approx(0.65)
+    assert (groups["equal_number"] == 2).all()
+    assert groups.loc["search", "expected_best"] == pytest.approx(0.9)
+    assert math.isnan(groups.loc["hand-made", "expected_best"])
+    assert (analysis.compare_groups(history[:3])["equal_number"] == 0).all(), "nothing was searched"
     assert math.isnan(groups.loc["hand-made", "standard_error"])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fake_study import fake_study
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from nas.cli import main
 from nas.cli.parse import parse_count, parse_duration
 from nas.errors import UserError
 from nas.files import write_whole
+from nas.find_study import study_url
+from nas.storage import open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +98,12 @@ def test_count_waits_for_neither_torch_nor_optuna() -> None:
         ("search --dataset synthetic --storage nonsense", "no database URL"),
         ("search --dataset synthetic --timeout soon", "not a duration"),
         ("search --dataset synthetic --fill 1.5", "--fill is a share"),
-        ("leaderboard", "no study in studies; there is: none"),
+        (
+            "leaderboard",
+            "/studies; run search.py first, or this where it ran",
+        ),
+        ("search --dataset synthetic --study=", "'' cannot name a study; give --study a name"),
+        ("search --data nowhere --study a/b", "'a/b' cannot name a study"),
         ("leaderboard --top 0", "Invalid value for '--top'"),
     ],
 )
@@ -248,6 +256,46 @@ def test_a_search_whose_reader_leaves_says_so_and_goes_on_with_the_same_command(
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: nobody reads the output any more; ")
     assert len(tiny(4).trials) >= 4
+
+
+@pytest.mark.parametrize("command", ["leaderboard", "list"])
+def test_a_table_whose_reader_leaves_is_no_failure(folder: Path, command: str) -> None:
+    fake_study(open_storage(study_url("mine")), name="mine", number=12)
+    done = subprocess.run(  # noqa: S602 - a pipe
+        f"set -o pipefail; {sys.executable} -m nas {command} | true", shell=True,
+        executable="/bin/bash", cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_table_that_goes_into_a_file_is_not_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    study = fake_study(open_storage(study_url("mine")), name="mine", number=12)
+    assert run("leaderboard", "--top", "12") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 13
+    for trial in study.trials[:12]:
+        assert sum(trial.user_attrs["architecture"] in line for line in lines) >= 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_does_not_go_on_is_not_said_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_study(open_storage(study_url("mine")), name="mine", number=3)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.results.leaderboard", interrupt)
+    assert run("leaderboard") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    monkeypatch.setattr(sys.modules["nas.cli.search"], "run_search", interrupt)
+    assert run("search", "--dataset", "synthetic") == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_a_flag_names_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,15 @@ import pytest
 import torch
 
 from nas import cli, preview
+from nas.cli import preview as cli_preview
 from nas.complexity import count_macs
 from nas.search import plan, search
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from optuna.study import Study
+
     from nas.plan import Plan
 
 SCRIPT = Path(__file__).parent.parent / "search.py"
@@ -56,6 +61,19 @@ def test_proposals_differ_and_keep_every_limit() -> None:
     proposed = preview.proposals(planned, 5)
     assert len(set(proposed)) == 5
     assert all(planned.budget.admits(arch) for arch in proposed)
+
+
+@pytest.mark.parametrize("sampler", ["default", "tpe"])
+def test_what_it_would_propose_is_what_the_search_then_proposes(
+    tiny: Callable[..., Study], sampler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = plan(**tiny.keywords, budget=3_000, sampler=sampler)
+    proposed = list(map(str, preview.proposals(planned, 3)))
+    cli_preview.show_preview(planned, 4)
+    shown = capsys.readouterr().out
+    searched = [trial.user_attrs["architecture"] for trial in tiny(4, sampler=sampler).trials]
+    assert proposed == searched[1:]
+    assert f"baseline   {searched[0]}  (ResNet26_97 scaled), scored first" in shown
 
 
 def test_the_share_inside_is_counted_over_the_whole_space() -> None:
@@ -150,8 +168,9 @@ def test_where_fewer_networks_fit_fewer_are_proposed(
     assert sum("%" in line for line in capsys.readouterr().out.splitlines()) == 4
 
 
-def test_what_was_typed_is_part_of_the_advice() -> None:
-    typed = small(proxy="thorough", epochs=30)
+def test_what_was_typed_is_part_of_the_advice(folder: Path) -> None:
+    (folder / "long.toml").write_text("epochs = 15\nresolution = 32\npeak_lr = 0.4\n")
+    typed = small(proxy="long.toml", epochs=30)
     pace = preview.Pace(preview.proposals(typed, 1)[0], 0.01, 0.001, 32)
     quick = typed.proxy.model_copy(update={"resolution": 16})
     assert preview.cheaper(typed, pace)["--proxy quick"] == preview.trial_seconds(

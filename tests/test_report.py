@@ -83,6 +83,31 @@ def test_the_best_tenth_stands_beside_the_rest_in_boxes() -> None:
     drawn = stage_figures.best_tenth(analysis.best_tenth(analysis.stages(SCORED)))
     medians = [trace.median[0] for trace in drawn.data]
     assert medians == [19.5, 9.5, 78.0, 38.0]  # depth and width of stage 2
+    assert [trace.offsetgroup for trace in drawn.data] == [trace.name for trace in drawn.data]
+
+
+def test_the_boxes_are_in_the_order_of_stages_also_where_one_is_of_one_field_alone() -> None:
+    found = analysis.best_tenth(analysis.stages(SCORED))
+    first = found.assign(stage=3)[found["field"] == "depth"]
+    other = found.assign(stage=1)[found["field"] == "width"]
+    drawn = stage_figures.best_tenth(pd.concat([first, other]))
+    assert drawn.layout.xaxis.categoryarray == ("stage 1", "stage 3")
+
+
+def test_one_full_training_is_drawn_within_what_an_accuracy_can_be() -> None:
+    full = pd.DataFrame(
+        {"measure": ["m"], "num_params": [9], "mean": [0.9], "std": [0.0], "network": ["n"]}
+    )
+    pairs = pd.DataFrame(
+        {
+            "trial": [1], "measure": ["m"], "val_accuracy": [0.5], "accuracy": [0.98],
+            "num_seeds": [1],
+        }
+    )  # fmt: skip
+    assert figures.trained_in_full(full, None).layout.yaxis.range == pytest.approx((0.85, 0.95))
+    layout = figures.agreement(pairs).layout
+    assert layout.xaxis.range == pytest.approx((0.45, 0.55))
+    assert layout.yaxis.range == pytest.approx((0.93, 1.0))
 
 
 @pytest.mark.parametrize(("last", "step"), [(4, 1), (400, None)])
@@ -145,6 +170,12 @@ def test_imported_accuracies_are_shown_before_anything_is_scored() -> None:
     assert "<h2>Trained in full</h2>" in page
     assert "<td>trial-1</td>" in page
     assert "<h2>Leaderboard" not in page
+
+
+def test_a_drawing_says_what_the_stem_leaves_of_the_image() -> None:
+    (drawn,) = draw([Architecture.of([1, 1], [8, 8], stem_stride=2)])
+    assert "full size" not in drawn
+    assert drawn.index("1/2 side") < drawn.index("1/4 side")
 
 
 def test_drawings_have_a_bar_a_block_to_one_scale() -> None:

@@ -347,6 +347,17 @@ def test_note_says_whether_it_noted_or_removed(
         assert capsys.readouterr().out == f"{said} trial 0 of mine\n"
 
 
+def test_a_wrong_flag_is_no_note(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH)
+    assert run("note", "0", "- kept") == 0
+    for flag in ("--remove", "--stduy"):
+        assert run("note", "0", flag) == 2
+        assert f"error: '{flag}' is no flag of nas note" in capsys.readouterr().err
+    assert notes(study) == {0: "- kept"}
+
+
 def test_a_trial_is_told_the_full_trainings_of_its_network_and_not_those_of_another_trial(
     scored: Callable[..., Study],
 ) -> None:
@@ -498,7 +509,7 @@ def test_a_file_that_cannot_be_read_is_in_nobodys_way(
     scored(ARCH)
     (folder / "studies" / "a.db").touch()
     assert find_study(NAME, None).study_name == find_study(None, None).study_name == NAME
-    with pytest.raises(UserError, match=r"there is no study database studies/a\.db"):
+    with pytest.raises(UserError, match=r"the study database studies/a\.db is empty"):
         find_study("a", None)
 
 

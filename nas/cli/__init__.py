@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -63,11 +63,11 @@ def main(
     prog_name: str = "nas",
 ) -> None:
     """Run a command line; leaves with the command's exit code."""
+    asked = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        asked = sys.argv[1:] if arguments is None else arguments
         to_choose = ["--help"] if len(commands) > 1 else []
         code = make_app(*commands)(asked or to_choose, prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()  # what cannot be written shall be found out here
@@ -82,16 +82,26 @@ def main(
         _discard_output()
         code = _refuse(f"cannot go on: {error.strerror or error}")
     except (SystemExit, KeyboardInterrupt) as left:  # typer makes an exit of Ctrl-C in a command
-        code = getattr(left, "code", EXIT_INTERRUPTED)
+        code = _code_of(left)
     except json.JSONDecodeError as error:  # our own records are JSON; what people write is checked
         code = _refuse(f"a record of the study is damaged: {error}")
     except _database_errors() as error:
         cause = error.__cause__ or error  # Optuna wraps what SQLAlchemy wraps
         code = _refuse(f"the database failed: {getattr(cause, 'orig', None) or cause}")
     if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        goes_on = len(commands) == 1 or asked[:1] in (["search"], ["retrain"])
+        hint = "; the same command goes on from here" if goes_on else ""
+        print(f"interrupted{hint}", file=sys.stderr)
     _flush()
     sys.exit(code)
+
+
+def _code_of(left: SystemExit | KeyboardInterrupt) -> Any:  # noqa: ANN401 - as `sys.exit` takes
+    """Give the exit code; typer and rich make an exit of a reader that left, too."""
+    if isinstance(left.__context__, BrokenPipeError):
+        _discard_output()
+        return 0
+    return getattr(left, "code", EXIT_INTERRUPTED)
 
 
 def _flush() -> None:

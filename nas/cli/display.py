@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.console import Console
+
+UNFOLDED = 1_000  # columns
 
 
 class Display(Protocol):
@@ -49,3 +52,13 @@ def shown_by(
         ) from None
     finally:
         display.close()
+
+
+def table_console() -> Console:
+    """Give what tables are printed through: as wide as they are where there is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNFOLDED
+    return console

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli.choices import AnyStudyFirst, AsJson, Ranking, Storage
+from nas.cli.display import table_console
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NARROW = 76  # columns of a terminal
+NARROW, NARROWER = 76, 60  # columns of a terminal
 TITLES = (
     "rank", "trial", "val", "denoised", "finalist", "params", "of budget", "architecture", "by",
 )  # fmt: skip
@@ -58,16 +59,18 @@ def print_table(frame: pd.DataFrame) -> None:
     """Print leading rows of a leaderboard, folded to the terminal's width.
 
     Where there are finalists, their scores take the place of who proposed a network and of its
-    share of the budget; a narrow terminal has neither.
+    share of the budget. A narrow terminal has neither, and only the score that ranks.
     """
-    from rich.console import Console
     from rich.table import Table
 
-    seeds, console = frame["finalist_seeds"].dropna(), Console()
+    seeds, console = frame["finalist_seeds"].dropna(), table_console()
     rows = [_shown(row) for row in frame.reset_index().to_dict("records")]
     left_out = {"finalist"} if seeds.empty else {"of budget", "by"}
     if console.width < NARROW:
-        left_out |= {"denoised", "of budget", "by"}
+        ranked_by = "denoised" if seeds.empty else "finalist"
+        left_out |= {"val", "denoised", "of budget", "by"} - {ranked_by}
+    if console.width < NARROWER:
+        left_out |= {"params"}
     table = Table(box=None, pad_edge=False, header_style="bold")
     titles = [title for title in TITLES if title not in left_out]
     for title in titles:

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from nas.cli.choices import AsJson, Storage
+from nas.cli.display import table_console
 from nas.cli.words import percent
 from nas.errors import UserError
 
@@ -62,13 +63,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
     Where a name occurs twice, as after a copy, each row says its database. A narrow terminal has
     only what was reached.
     """
-    from rich.console import Console
     from rich.table import Table
 
     shown = [_shown(row) for row in rows]
     if len({row["study"] for row in rows}) < len(rows):
         shown = [_shown(row) | {"database": row["storage"]} for row in rows]
-    console = Console(highlight=False, markup=False)
+    console = table_console()
     says = {title: any(row[title] not in ("0", "-") for row in shown) for title in shown[0]}
     says |= {"scored": True}
     for width, left_out in LEFT_OUT.items():

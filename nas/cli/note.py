@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nas.cli.choices import AnyStudy, Storage
+from nas.errors import UserError
 
 
 def note(
@@ -15,7 +16,7 @@ def note(
     study: AnyStudy = None,
     storage: Storage = None,
 ) -> None:
-    """Write a note on a trial; the dashboard, the report and the export show it.
+    """Write a note on a trial, in place of the one before; dashboard, report and export show it.
 
     \b
     nas note 42 "wide last stage, try with fewer blocks"
@@ -23,6 +24,8 @@ def note(
     from nas.find_study import find_study
     from nas.notes import set_note
 
+    if text.startswith("--"):
+        raise UserError(f"{text!r} is no flag of nas note; begin the text otherwise")
     found = find_study(study, storage)
     set_note(found, trial, text)
     what = "noted on" if text.strip() else "note removed from"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nas.cli.display import table_console
 from nas.cli.words import duration
 
 if TYPE_CHECKING:
@@ -61,12 +62,15 @@ def _large(number: int) -> str:
 
 
 def _print_proposals(plan: Plan, proposed: list[Architecture]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from nas.complexity import count_params
+    from nas.plan import baselines
 
-    print("\nWhat it would propose first:")
+    print()
+    for name, arch in baselines(plan.space, plan.budget).items():
+        print(f"baseline   {arch}  ({name}), scored first")
+    print("What it would propose then:")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("params", "of budget", "MACs"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -76,7 +80,7 @@ def _print_proposals(plan: Plan, proposed: list[Architecture]) -> None:
         params = count_params(arch)
         share = f"{params / plan.budget.max_params:.1%}"
         table.add_row(f"{params:,}", share, f"{macs(arch):,}", str(arch))
-    Console(highlight=False, markup=False).print(table)
+    table_console().print(table)
 
 
 def _print_time(plan: Plan, pace: Pace, num_trials: int) -> None:

@@ -132,7 +132,8 @@ def print_summary(retrained: list[Retrained]) -> None:
     for (name, split), seeds in groups.items():
         plain = _mean_and_spread([each.accuracy for each in seeds])
         flipped = _mean_and_spread([each.flip_accuracy for each in seeds])
-        print(f"{name}: {split} {plain}, flip-averaged {flipped}, {len(seeds)} seed(s)")
+        number = f"{len(seeds)} seed{'s'[: len(seeds) > 1]}"
+        print(f"{name}: {split} {plain}, flip-averaged {flipped}, {number}")
         print(f"files: {seeds[0].folder.parent}")
 
 

@@ -95,6 +95,7 @@ def _line(each: Try) -> str:
     scores: dict[str, Any] = {"test": each.accuracy, "val": each.val_accuracy}
     shown = " ".join(f"{n} {percent(v)}" for n, v in scores.items() if v is not None)
     where = f"trial {each.trial}" if each.kind == "search" else f"{each.kind} {each.trial}"
-    named = "" if each.name.startswith("trial-") else f" {one_line(each.name)}"
+    has_name = each.name and not each.name.startswith("trial-")
+    named = f" {one_line(each.name)}" if has_name else ""
     notes = f"  ({one_line(each.notes)})" if each.notes else ""
     return f"{where}{named}: {shown or each.result}, {each.num_params:,} parameters{notes}"

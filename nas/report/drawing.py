@@ -33,7 +33,7 @@ def _length(arch: Architecture) -> int:
 def _svg(arch: Architecture, widest: int, total: int) -> str:
     parts, x = [], 0
     for number, stage in enumerate(arch.stages):
-        parts.append(_stage(stage, x, widest, shrink=2**number))
+        parts.append(_stage(stage, x, widest, shrink=arch.stem_stride * 2**number))
         x += _stage_length(stage) + STAGE_GAP
     size = f"0 0 {total} {HEAD + HEIGHT + FOOT}"
     return (

@@ -92,9 +92,9 @@ def history(frame: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def _accuracy_axis(accuracies: pd.Series) -> dict[str, Any]:
+def _accuracy_axis(accuracies: pd.Series, title: str = "validation accuracy") -> dict[str, Any]:
     """Describe an axis; where all are equal, plotly by itself would show -50 to 150 %."""
-    axis: dict[str, Any] = {"title": "validation accuracy", "tickformat": PERCENT}
+    axis: dict[str, Any] = {"title": title, "tickformat": PERCENT}
     if accuracies.nunique() == 1:
         only = float(accuracies.iloc[0])
         axis["range"] = [max(0.0, only - 0.05), min(1.0, only + 0.05)]
@@ -127,8 +127,8 @@ def _add_groups(figure: go.Figure, frame: pd.DataFrame, *, x: str, x_format: str
 def agreement(pairs: pd.DataFrame) -> go.Figure:
     """Draw what was measured later against the proxy's score (`analysis.agreement`)."""
     figure = new_figure(
-        xaxis={"title": "validation accuracy of the proxy", "tickformat": ".1%"},
-        yaxis={"title": "accuracy later", "tickformat": ".1%"},
+        xaxis=_accuracy_axis(pairs["val_accuracy"], "validation accuracy of the proxy"),
+        yaxis=_accuracy_axis(pairs["accuracy"], "accuracy later"),
     )
     for index, (measure, rows) in enumerate(pairs.groupby("measure", sort=True)):
         figure.add_scatter(
@@ -150,7 +150,7 @@ def trained_in_full(full: pd.DataFrame, window: tuple[int | None, int] | None) -
     """Draw the accuracies of full trainings against parameters (`analysis.trained_in_full`)."""
     figure = new_figure(
         xaxis={"title": "parameters", "tickformat": "~s"},
-        yaxis={"title": "accuracy in full", "tickformat": ".1%"},
+        yaxis=_accuracy_axis(full["mean"], "accuracy in full"),
     )
     _add_window(figure, window)
     for index, (measure, rows) in enumerate(full.groupby("measure", sort=True)):
@@ -187,10 +187,14 @@ def time_spent(spent: pd.DataFrame) -> go.Figure:
         orientation="h",
         marker={"color": GROUP_COLORS["search"]},
         text=[
-            f"{hours:.2g} h, {counted(number, 'trial')}"
+            f"{_hours(hours)}, {counted(number, 'trial')}"
             for hours, number in zip(spent["hours"], spent["num_trials"], strict=True)
         ],
         textposition="auto",
         hovertemplate="%{y}: %{text}<extra></extra>",
     )
     return figure
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.2g} h" if hours >= 1 else f"{60 * hours:.2g} min"

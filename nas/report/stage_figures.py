@@ -119,10 +119,13 @@ def best_tenth(frame: pd.DataFrame) -> go.Figure:
                 upperfence=found["upper"],
                 name=group,
                 legendgroup=group,
+                offsetgroup=group,
                 showlegend=row == 1,
                 marker={"color": color},
                 row=row,
                 col=1,
             )
         figure.update_yaxes(title={"text": WORDS[field]}, rangemode="tozero", row=row, col=1)
+    ordered = [f"stage {stage}" for stage in sorted(set(frame["stage"]))]
+    figure.update_xaxes(categoryorder="array", categoryarray=ordered)
     return figure
