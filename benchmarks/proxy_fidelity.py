@@ -11,7 +11,10 @@ candidates have different seeds: shared initial weights and batches would make t
 merit of a proxy. `--architectures` measures these networks instead, such as those a search found.
 
 Data set, budget, space and base schedule are the CSV's head; a measurement of another kind is
-another file.
+another file. At 5M, on a GPU that is at hand for minutes:
+
+    python benchmarks/proxy_fidelity.py --budget 5e6 --base standard --device cuda --networks 8
+        --reference-epochs 12 --only reference epochs4 resolution16 epochs8resolution16
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
+from fidelity_candidates import REFERENCE
 
 from nas.budget import Budget, budget_name
 from nas.cli.parse import parse_count
@@ -54,6 +58,7 @@ RESULTS = Path(__file__).parent / "results"
 POOL = 960  # random networks that are chosen from
 SHAPES = 24  # classes of depth the pool is cut into
 PLASTIC = 1.324717957244746  # root of x**3 = x + 1: the R2 sequence (Roberts 2018) is even in 2-D
+REFERENCE_EPOCHS = 30
 REFERENCE_SEEDS = (100, 101)
 SEEDS = (0, 1)
 HIGH_RESOLUTION_NETWORKS = 8
@@ -78,7 +83,7 @@ class Candidate:
     max_networks: int | None = None
 
 
-# The base schedule is `quick` with four epochs. What costs nothing is derived from these rows by
+# The base schedule is a preset's with four epochs. What costs nothing is derived from these rows by
 # the report: scores without flip averaging, losses, the mean of two seeds, models of several.
 CANDIDATES: dict[str, Candidate] = {
     "epochs1": Candidate({"epochs": 1}),
@@ -87,6 +92,8 @@ CANDIDATES: dict[str, Candidate] = {
     "epochs8": Candidate({"epochs": 8}),
     "epochs15": Candidate({"epochs": 15}),
     "width0.5": Candidate({"width_factor": 0.5}),
+    "resolution16": Candidate({"resolution": 16}),
+    "epochs8resolution16": Candidate({"epochs": 8, "resolution": 16}),
     "resolution24": Candidate({"resolution": 24}),
     "data0.5": Candidate(data_share=0.5),
     "lr0.1": Candidate({"peak_lr": 0.1}),
@@ -94,9 +101,9 @@ CANDIDATES: dict[str, Candidate] = {
     "batch64": Candidate({"batch_size": 64, "peak_lr": 0.2}),
     "batch512": Candidate({"batch_size": 512, "peak_lr": 0.8}),
     "float32": Candidate({"precision": "float32"}),
-    "reference": Candidate({"epochs": 30}, seeds=REFERENCE_SEEDS),
-    "reference32": Candidate(
-        {"epochs": 30, "resolution": 32},
+    REFERENCE: Candidate(seeds=REFERENCE_SEEDS),
+    f"{REFERENCE}32": Candidate(
+        {"resolution": 32},
         seeds=REFERENCE_SEEDS[:1],
         max_networks=HIGH_RESOLUTION_NETWORKS,
     ),
@@ -105,11 +112,15 @@ UNTRAINED = Candidate()  # under the names of `SCORES`
 # Each wave is measured network by network before the next one begins.
 WAVES: tuple[tuple[tuple[str, int], ...], ...] = (
     tuple((name, 0) for name in SCORES),
-    (("epochs1", 0), ("epochs2", 0), ("epochs4", 0), ("reference", 100)),
-    (("reference", 101), ("epochs4", 1), ("width0.5", 0), ("data0.5", 0)),
+    (
+        *((name, 0) for name in ("epochs1", "epochs2", "epochs4")),
+        *((name, 0) for name in ("resolution16", "epochs8resolution16")),
+        (REFERENCE, 100),
+    ),
+    ((REFERENCE, 101), ("epochs4", 1), ("width0.5", 0), ("data0.5", 0)),
     (("epochs8", 0), ("lr0.1", 0), ("lr0.2", 0), ("batch64", 0), ("batch512", 0), ("float32", 0)),
     (("resolution24", 0), ("epochs15", 0)),
-    (("reference32", 100),),
+    ((f"{REFERENCE}32", 100),),
 )
 
 
@@ -122,6 +133,7 @@ class Setting:
     space: str
     base: ProxyConfig
     device: str = "cpu"
+    reference_epochs: int = REFERENCE_EPOCHS
 
     def head(self) -> dict[str, Any]:
         """Give it in JSON's types."""
@@ -131,7 +143,20 @@ class Setting:
             "space": self.space,
             "base": self.base.model_dump(),
             **({} if self.device == "cpu" else {"device": self.device}),
+            **({"reference_epochs": self.reference_epochs} if self.is_other_reference else {}),
         }
+
+    @property
+    def is_other_reference(self) -> bool:
+        """Tell whether the reference has other epochs than usual."""
+        return self.reference_epochs != REFERENCE_EPOCHS
+
+    def schedule(self, candidate: str, seed: int) -> ProxyConfig:
+        """Give the schedule of a candidate."""
+        is_reference = candidate.startswith(REFERENCE)
+        epochs = {"epochs": self.reference_epochs} if is_reference else {}
+        changes = {**epochs, **CANDIDATES[candidate].changes, "seed": seed}
+        return self.base.model_copy(update=changes)
 
 
 @dataclass(frozen=True)
@@ -245,9 +270,8 @@ class Measure:
         }
 
     def _trained(self, run: Run) -> dict[str, Any]:
-        candidate = CANDIDATES[run.candidate]
-        config = self.setting.base.model_copy(update={**candidate.changes, "seed": run.seed})
-        data = self._data(config.resolution, candidate.data_share)
+        config = self.setting.schedule(run.candidate, run.seed)
+        data = self._data(config.resolution, CANDIDATES[run.candidate].data_share)
         clock = Clock()
         model, losses = train_proxy(run.arch, data, config)
         score_on_val = partial(
@@ -356,6 +380,7 @@ def default_path(setting: Setting) -> Path:
     """Name the file of a setting."""
     name = f"{setting.dataset}-{budget_name(setting.budget)}-{setting.base.resolution}px"
     name += "" if setting.device == "cpu" else f"-{setting.device}"
+    name += f"-reference{setting.reference_epochs}" if setting.is_other_reference else ""
     return RESULTS / f"proxy_fidelity-{name}.csv"
 
 
@@ -368,6 +393,7 @@ def main() -> None:
     parser.add_argument("--base", default="quick", help="preset of the base schedule")
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--data", default="studies/data")
+    parser.add_argument("--reference-epochs", type=int, default=REFERENCE_EPOCHS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="candidates to measure now")
@@ -380,7 +406,8 @@ def main() -> None:
     changes = {"epochs": 4, "precision": precision}
     budget = int(parse_count(arguments.budget))
     base = ProxyConfig.load(arguments.base, budget)[1].model_copy(update=changes)
-    setting = Setting(arguments.dataset, budget, arguments.space, base, arguments.device)
+    device, epochs = arguments.device, arguments.reference_epochs
+    setting = Setting(arguments.dataset, budget, arguments.space, base, device, epochs)
     data = load_training_data(arguments.dataset, arguments.data)
     given = arguments.architectures
     archs = (

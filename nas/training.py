@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.errors import UserError
+from nas.replayed import Replayed
 from nas.training_state import ModelAverage, TrainingState
 
 if TYPE_CHECKING:
@@ -122,8 +123,7 @@ def train(
     for epoch in range(state.epoch, config.epochs):
         clock = time.perf_counter() - state.elapsed_seconds
         for images, labels in batches.epoch(epoch, start=state.step - epoch * batches.num_steps):
-            _set_lr(state.optimizer, lr_at(state.step, num_steps, config))
-            step(images, labels)
+            step(images, labels, lr_at(state.step, num_steps, config))
             state.elapsed_seconds = time.perf_counter() - clock
             if on_step is not None:
                 on_step(state.step, num_steps)
@@ -169,11 +169,6 @@ def lr_at(step: int, num_steps: int, config: TrainingConfig) -> float:
     return config.peak_lr * ANNEALS[config.schedule](progress)
 
 
-def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
     """Make the optimizer; only weights of two and more dimensions decay, unless all do."""
     params = list(model.parameters())
@@ -192,7 +187,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
 
 
 class _Step:
-    """One optimizer step of a state over a batch, in parts."""
+    """One optimizer step of a state over a batch, in parts; replayed where that can be."""
 
     def __init__(
         self,
@@ -212,8 +207,29 @@ class _Step:
         self.divisor = batches.step_size / self.ranks.count  # ranks then average: in all, a mean
         self.autocast = autocast(batches.split.labels.device, config.precision)
         self.scaler = state.scaler
+        self.lr: Tensor | None = None  # on the device, for a replayed step
+        self.replayed: Replayed | None = None
+        device = batches.split.labels.device
+        # A scaler waits for the device; ranks wait for each other.
+        if device.type == "cuda" and not state.scaler.is_enabled() and self.ranks.count == 1:
+            self.lr = torch.zeros((), device=device)
+            self.replayed = Replayed(device)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
+    def __call__(self, images: Tensor, labels: Tensor, lr: float) -> None:
+        state = self.state
+        if self.lr is not None:
+            self.lr.fill_(lr)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr if self.lr is None else self.lr
+        if self.replayed is None:
+            self._change(images, labels)
+        else:
+            self.replayed(self._change, images, labels)
+        state.step += 1
+        if state.average is not None:
+            state.average.update(state.step)
+
+    def _change(self, images: Tensor, labels: Tensor) -> None:
         state = self.state
         state.optimizer.zero_grad(set_to_none=True)
         parts = zip(
@@ -223,9 +239,6 @@ class _Step:
         self.scaler.step(state.optimizer)
         self.scaler.update()
         self.ranks.average_statistics(state.model)
-        state.step += 1
-        if state.average is not None:
-            state.average.update(state.step)
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         with self.autocast:

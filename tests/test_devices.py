@@ -104,6 +104,32 @@ def test_a_training_goes_on_from_what_was_saved_of_it(
     assert scores[0].loss == pytest.approx(scores[1].loss, rel=0.05)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("num_micro_batches", [1, 2])
+def test_a_replayed_training_gives_what_a_called_one_gives(
+    few: ProxyData, monkeypatch: pytest.MonkeyPatch, num_micro_batches: int
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    split = Split(few.train.images, few.train.labels).to("cuda")
+    batches = Batches(split, Normalization.of(split.images), 100, 0, (RandomFlip(),))
+    config = TrainingConfig(epochs=3, peak_lr=0.05, warmup_fraction=0.3, ema_decay=0.9)
+
+    def trained() -> dict[str, torch.Tensor]:
+        state = start_training(build_model(NETWORK, device="cuda"), config, torch.device("cuda"))
+        every = train(
+            state.model, batches, config, state=state, num_micro_batches=num_micro_batches
+        )
+        losses = torch.tensor([metrics.train_loss for metrics in every])
+        return state.tensors() | {"losses": losses}
+
+    replayed = trained()
+    monkeypatch.setattr("nas.replayed.STEPS_BEFORE", math.inf)
+    called = trained()
+    assert replayed.keys() == called.keys()
+    for name, value in called.items():
+        torch.testing.assert_close(replayed[name], value, rtol=0.0, atol=0.0, msg=name)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_search_and_a_full_training_of_what_it_found(
     tiny: Callable[..., Study], folder: Path, device: str, workers: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import proxy_fidelity
 import pytest
 import scipy.stats
 from fidelity_candidates import leave_one_out
-from proxy_fidelity import CANDIDATES, Rows, Run, Setting, networks, plan
+from proxy_fidelity import CANDIDATES, Rows, Run, Setting, default_path, networks, plan
 
 from nas.architecture import Architecture
 from nas.budget import Budget
@@ -354,13 +355,32 @@ def test_fewer_networks_are_the_first_and_as_spread(archs: list[Any]) -> None:
     assert max(depths[:8]) - min(depths[:8]) > 0.6 * (max(depths) - min(depths))
 
 
-def test_every_candidate_is_planned_once_a_network_and_seed(archs: list[Any]) -> None:
-    runs = list(plan(archs, 16))
+@pytest.mark.parametrize("resolution", [16, 32])
+def test_every_candidate_is_planned_once_a_network_and_seed(
+    archs: list[Any], resolution: int
+) -> None:
+    runs = list(plan(archs, resolution))
     assert len({run.key for run in runs}) == len(runs)
     planned = {(run.candidate, run.seed) for run in runs}
-    wanted = {(name, seed) for name, c in CANDIDATES.items() for seed in c.seeds}
+    wanted = {
+        (name, seed)
+        for name, candidate in CANDIDATES.items()
+        for seed in candidate.seeds
+        if candidate.changes.get("resolution") != resolution  # that is another one
+    }
     assert planned == wanted | {(name, 0) for name in SCORES}
-    assert sum(run.candidate == "reference32" for run in runs) == 8
+    num_high = sum(run.candidate == "reference32" for run in runs)
+    assert num_high == (8 if resolution == 16 else 0)
+
+
+def test_only_the_reference_has_the_epochs_of_the_reference() -> None:
+    other = replace(SETTING, reference_epochs=12)
+    for name in CANDIDATES:
+        usual, changed = (each.schedule(name, 1).epochs for each in (SETTING, other))
+        is_reference = name in ("reference", "reference32")
+        assert (usual, changed) == ((30, 12) if is_reference else (usual, usual))
+    assert other.head() != SETTING.head()
+    assert default_path(other) != default_path(SETTING)
 
 
 def test_rows_are_kept_and_not_measured_again(tmp_path: Path, archs: list[Any]) -> None:

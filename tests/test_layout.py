@@ -16,7 +16,7 @@ NAS = ROOT / "nas"
 ROWS = (
     ("errors", "failures", "architecture", "residual", "progress", "interruption"),
     ("blocks",),
-    ("presets", "synthetic", "files", "training_state", "image_folder", "split"),
+    ("presets", "synthetic", "files", "training_state", "replayed", "image_folder", "split"),
     ("image_cache", "checkpoint", "space_file"),
     ("data_sets",),
     ("space", "data", "distributed", "register", "outages", "encoding", "warping"),

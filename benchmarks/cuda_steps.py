@@ -1,0 +1,162 @@
+"""Milliseconds of a training step on CUDA: called or replayed, by network, batch and recipe.
+
+    python benchmarks/cuda_steps.py [--networks 8] [--compile] [--cudnn-benchmark] [--out FILE.csv]
+
+Steps of `train` on generated images, for the hand-made network, the same with widths that are
+multiples of 8, and random networks of the budget, each under `standard` and the first two also
+under the full recipes. `called` is the step as it is written, `replayed` what `train` does on CUDA
+(`nas.replayed`), `compiled` with `torch.compile` before. An epoch warms up, the second is timed.
+Losses of the first epoch are printed beside: they must be alike.
+
+cuDNN's choice is kept for a process and a shape, so that `--cudnn-benchmark` needs one of its own.
+`data` is the time of the batches alone, without steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
+
+import torch
+from measured import machine, write_rows
+from proxy_fidelity import Setting, networks
+
+from nas import replayed
+from nas.architecture import Architecture
+from nas.batches import Batches
+from nas.complexity import count
+from nas.data import load_training_data
+from nas.full_training import FullData
+from nas.model import build_model
+from nas.presets import hand_made_network
+from nas.proxy import ProxyConfig, ProxyData
+from nas.recipe import RetrainConfig
+from nas.training import start_training, train
+
+if TYPE_CHECKING:
+    from nas.split import Split
+    from nas.training import TrainingConfig
+
+BUDGET = 5_000_000
+HAND_MADE = hand_made_network("ResNet26_97")
+ALIGNED = Architecture.of([3, 3, 3, 3], [128, 96, 168, 200])
+RECIPES = ("strong", "seed")
+WAYS = ("called", "replayed")
+DEVICE = torch.device("cuda")
+
+Case = tuple[Batches, "TrainingConfig"]
+
+
+def first(split: Split, number: int) -> Split:
+    """Take images from the start, from there again where there are fewer."""
+    return split.select(torch.arange(number, device=split.labels.device) % len(split))
+
+
+def proxy_case(resolution: int, steps: int) -> Case:
+    """Give batches and schedule of `standard`, at some resolution."""
+    config = ProxyConfig.load("standard", BUDGET)[1].model_copy(update={"resolution": resolution})
+    data = ProxyData.prepare(load_training_data("synthetic", ""), resolution, "cuda")
+    images = first(data.train, steps * config.batch_size)
+    normalization, augmentations = data.normalization, config.augmentations
+    return Batches(images, normalization, config.batch_size, 0, augmentations), config.training
+
+
+def recipe_case(name: str, steps: int) -> Case:
+    """Give batches and schedule of a full training."""
+    config = RetrainConfig.load(name, epochs=2)[1]
+    data = FullData.prepare(
+        load_training_data("synthetic", ""), config.resolution, "cuda", is_held_out=False
+    )
+    images = first(data.train, steps * config.batch_size)
+    augmentations = config.make_augmentations(data.normalization)
+    return Batches(images, data.normalization, config.batch_size, 0, augmentations), config.training
+
+
+def timed(arch: Architecture, case: Case, way: str, *, is_compiled: bool) -> dict[str, object]:
+    """Time the second epoch; the first one's seconds and loss are given too."""
+    batches, config = case
+    before = float("inf") if way == "called" else replayed.STEPS_BEFORE
+    with mock.patch.object(replayed, "STEPS_BEFORE", before):
+        torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
+        model = build_model(arch, device=DEVICE)
+        state = start_training(model, config, DEVICE)
+        epochs = train(model, batches, config, state=state, is_compiled=is_compiled)
+        loss = next(epochs).train_loss
+        warm = time.perf_counter()
+        next(epochs)  # it ends with a wait for the device
+        seconds = time.perf_counter() - warm
+        epochs.close()
+    cost = count(arch)
+    step = seconds / batches.num_steps
+    flops = 6 * cost.num_macs * (batches.split.images.shape[-1] / 32) ** 2 * batches.step_size
+    return {
+        "network": str(arch),
+        "num_params": cost.num_params,
+        "num_macs": cost.num_macs,
+        "way": "compiled, " * is_compiled + way,
+        "first_epoch_seconds": f"{warm - started:.3f}",
+        "step_ms": f"{1000 * step:.3f}",
+        "tflops": f"{flops / step / 1e12:.0f}",
+        "loss": f"{loss:.4f}",
+        "peak_gb": f"{torch.cuda.max_memory_reserved() / 1e9:.2f}",
+    }
+
+
+def data_alone(case: Case) -> dict[str, object]:
+    """Time the batches of an epoch, without steps."""
+    batches, _ = case
+    for epoch in range(2):  # the first one warms up
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in batches.epoch(epoch):
+            pass
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    return {
+        "network": "none",
+        "way": "data",
+        "step_ms": f"{1000 * seconds / batches.num_steps:.3f}",
+    }
+
+
+def main() -> None:
+    """Measure, print, write at once."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--networks", type=int, default=8, help="random ones")
+    parser.add_argument("--steps", type=int, default=50, help="an epoch")
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[32, 16])
+    parser.add_argument("--compile", action="store_true", help="time compiled steps as well")
+    parser.add_argument("--cudnn-benchmark", action="store_true", help="have cuDNN try its ways")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.backends.cudnn.benchmark = arguments.cudnn_benchmark
+    setting = Setting("synthetic", BUDGET, "resnet", ProxyConfig.load("standard", BUDGET)[1])
+    archs = [HAND_MADE, ALIGNED, *networks(setting, 10, arguments.networks)]
+    cases = {
+        f"standard, {side} pixels": (proxy_case(side, arguments.steps), archs)
+        for side in arguments.resolutions
+    } | {name: (recipe_case(name, 2 * arguments.steps), archs[:2]) for name in RECIPES}
+    rows = []
+    for name, (case, trained) in cases.items():
+        timed(trained[0], case, "called", is_compiled=False)  # loads kernels
+        measured = [data_alone(case)]
+        for arch in trained:
+            for is_compiled in (
+                (False, True) if arguments.compile and arch == HAND_MADE else (False,)
+            ):
+                measured += [timed(arch, case, way, is_compiled=is_compiled) for way in WAYS]
+        for row in measured:
+            rows.append({"case": name, "batch_size": case[0].batch_size, **row})
+            print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
+        if arguments.out:
+            columns = {key: "" for row in rows for key in row}
+            head = machine("cuda") | {"cudnn": torch.backends.cudnn.version()}
+            write_rows(arguments.out, [columns | row for row in rows], head)
+
+
+if __name__ == "__main__":
+    main()
