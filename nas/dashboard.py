@@ -79,7 +79,9 @@ def _listen(host: str, port: int | None, app: WSGIApplication) -> WSGIServer:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
     tried = f"{ports[0]}" if len(ports) == 1 else f"{ports[0]} to {ports[-1]}"
-    raise UserError(f"cannot listen on {host}, port {tried}: {reason}; choose another by --port")
+    raise UserError(
+        f"cannot listen on {host}, port {tried}: {reason}; choose another by --port or --host"
+    )
 
 
 def _with_reports(study: Study, page: Callable[[Study], str]) -> WSGIApplication:

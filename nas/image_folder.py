@@ -150,12 +150,14 @@ def read_square(path: Path, size: int, mode: str) -> np.ndarray:
     Raises:
         UnreadableError: Absent, or not an image.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
             upright = _in_eight_bits(ImageOps.exif_transpose(image)).convert(mode)
         return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
+    except UnidentifiedImageError:
+        raise UnreadableError("no known image format") from None
     except (*DAMAGE, Image.DecompressionBombError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise UnreadableError(why) from None

@@ -141,7 +141,7 @@ def test_search_prints_a_line_a_trial_the_table_and_the_commands_to_go_on_with(
     assert "look:    python -m nas dashboard synthetic-tiny-3k-tiny\n" in out
     assert "report:  python -m nas report synthetic-tiny-3k-tiny\n" in out
     assert "--study synthetic-tiny-3k-tiny" in out.splitlines()[-1]
-    assert out.splitlines()[-1].startswith("retrain: python retrain.py --trial ")
+    assert out.splitlines()[-1].startswith("retrain: python -m nas retrain --trial ")
 
 
 def test_quiet_search_prints_the_result_alone(

@@ -279,10 +279,10 @@ HUGE = b"P4 20000 20000\n"  # the head of an image of so many pixels a side
 @pytest.mark.parametrize(
     ("ending", "content", "why"),
     [
-        ("jpg", b"no image", "UnidentifiedImageError"),
+        ("jpg", b"no image", "no known image format"),
         ("ppm", HUGE, "DecompressionBombError"),
         *(
-            (ending, b"no image", "UnidentifiedImageError")
+            (ending, b"no image", "no known image format")
             for ending in ("avif", "heic", "HEIC", "heif", "jfif", "jp2", "jpe")
         ),
     ],

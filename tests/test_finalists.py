@@ -28,6 +28,7 @@ from nas.find_study import FINALISTS, find_sister, find_storage, register_of
 from nas.presets import changed
 from nas.proposed import trial_id
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
+from nas.report.page import render
 from nas.results import best_trials, leaderboard
 from nas.storage import sqlite_url
 from nas.training import DivergedError
@@ -216,6 +217,16 @@ def test_the_best_are_scored_by_every_seed_and_ranked_first_by_the_mean(tiny: Se
     best = frame["trial"].iloc[0]
     values = [t.value for t in finalists_of(study) if t.user_attrs["source_trial"] == best]
     assert first["finalist_accuracy"].iloc[0] == pytest.approx(sum(v or 0 for v in values) / 2)
+
+
+def test_the_report_has_the_mean_and_the_deviation_of_each_finalist(tiny: Search) -> None:
+    study = tiny(3, finalists="1x2")
+    row = leaderboard(study).iloc[0]
+    page = render(study)
+    assert ">finalist</button>" in page
+    assert ">finalist</button>" not in render(tiny(2, study="without", finalists="0"))
+    mean, deviation = (f"{row[name]:.2%}" for name in ("finalist_accuracy", "finalist_std"))
+    assert f'<td class="number">{mean}</td><td class="number">{deviation}</td>' in page
 
 
 def test_the_source_trial_has_a_note_of_its_finalist_scores(tiny: Search) -> None:

@@ -163,7 +163,10 @@ def test_predict_turns_a_photograph_upright(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "as an image: No such file"), (b"no image", "as an image: UnidentifiedImageError")],
+    [
+        (None, "as an image: No such file"),
+        (b"no image", "as an image: no known image format"),
+    ],
 )
 def test_what_is_no_image_is_one_line(
     model: Path, folder: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, says: str

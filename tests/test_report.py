@@ -242,7 +242,7 @@ def test_every_figure_has_its_place_and_every_network_its_row() -> None:
     }
     assert "60 networks scored of 62 trials" in page
     for number in range(60):
-        assert f"<code>python retrain.py --trial {number} --study fake</code></td>" in page
+        assert f"<code>python -m nas retrain --trial {number} --study fake</code></td>" in page
     assert "2\N{MULTIPLICATION SIGN}</td>" in page  # what was measured later of two seeds
     assert "full training (strong, test): " in page
 
@@ -287,7 +287,7 @@ def test_two_thousand_trials_make_a_page_of_a_few_megabytes() -> None:
     few = study.get_trials(deepcopy=False)
     study.add_trials([few[k % 40] for k in range(1_960)])
     page = render(study)
-    assert page.count("<code>python retrain.py --trial") == 2_001  # the rows and the tile
+    assert page.count("<code>python -m nas retrain --trial") == 2_001  # the rows and the tile
     assert len(page) - len(get_plotlyjs()) < 4_000_000
 
 
@@ -299,7 +299,7 @@ def test_nas_report_writes_the_file_and_prints_where(capsys: pytest.CaptureFixtu
     assert not left.value.code
     written = Path("studies/mine/report.html")
     assert capsys.readouterr().out.strip() == str(written)
-    assert "python retrain.py --trial 0 --study mine<" in written.read_text(encoding="utf-8")
+    assert "python -m nas retrain --trial 0 --study mine<" in written.read_text(encoding="utf-8")
     assert [path.name for path in written.parent.iterdir()] == ["report.html"]
 
 

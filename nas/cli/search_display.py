@@ -124,7 +124,7 @@ class Lines:
         print(f"report:  python -m nas report{named}")
         if self._data != DATA:
             options += f" --data {shlex.quote(str(self._data))}"
-        print(f"retrain: python retrain.py --trial {frame['trial'].iloc[0]}{options}")
+        print(f"retrain: python -m nas retrain --trial {frame['trial'].iloc[0]}{options}")
 
     def _count(self) -> None:
         """Count what is scored, by whichever search: others may share the target."""

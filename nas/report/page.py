@@ -37,7 +37,7 @@ def write_report(study: Study, out: Path, *, options: str = "") -> None:
     Args:
         study: The study.
         out: The HTML file.
-        options: What a `retrain.py` line needs beside the trial, such as `--study NAME`.
+        options: What a `nas retrain` line needs beside the trial, such as `--study NAME`.
 
     Raises:
         UserError: The file cannot be written.
