@@ -8,6 +8,9 @@ under the full recipes. `called` is the step as it is written, `replayed` what `
 (`nas.replayed`), `compiled` with `torch.compile` before. An epoch warms up, the second is timed.
 Losses of the first epoch are printed beside: they must be alike.
 
+With `--processes 1 2 3`, so many processes at once time steps of a small network too, as that many
+workers on one GPU would: `step_ms` is then that of a step of any of them, by the clock.
+
 cuDNN's choice is kept for a process and a shape, so that `--cudnn-benchmark` needs one of its own.
 `data` is the time of the batches alone, without steps.
 """
@@ -15,6 +18,7 @@ cuDNN's choice is kept for a process and a shape, so that `--cudnn-benchmark` ne
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,12 +41,15 @@ from nas.recipe import RetrainConfig
 from nas.training import start_training, train
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Barrier
+
     from nas.split import Split
     from nas.training import TrainingConfig
 
 BUDGET = 5_000_000
 HAND_MADE = hand_made_network("ResNet26_97")
 ALIGNED = Architecture.of([3, 3, 3, 3], [128, 96, 168, 200])
+SMALL = Architecture.of([3, 3, 3, 3], [24, 24, 40, 48])  # 270,306 parameters
 RECIPES = ("strong", "seed")
 WAYS = ("called", "replayed")
 DEVICE = torch.device("cuda")
@@ -123,6 +130,38 @@ def data_alone(case: Case) -> dict[str, object]:
     }
 
 
+def side_by_side(number: int, steps: int) -> dict[str, object]:
+    """Time steps of `SMALL` in processes at once, from all being ready to the last one's end."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(number + 1)
+    processes = [context.Process(target=_epoch, args=(barrier, steps)) for _ in range(number)]
+    for process in processes:
+        process.start()
+    barrier.wait()
+    started = time.perf_counter()
+    for process in processes:
+        process.join()
+    seconds = time.perf_counter() - started
+    if any(process.exitcode for process in processes):
+        raise RuntimeError("a process failed")
+    cost = count(SMALL)
+    return {
+        "network": str(SMALL),
+        "num_params": cost.num_params,
+        "num_macs": cost.num_macs,
+        "way": f"replayed, {number} processes",
+        "step_ms": f"{1000 * seconds / (number * steps):.3f}",
+    }
+
+
+def _epoch(barrier: Barrier, steps: int) -> None:
+    batches, config = proxy_case(32, steps)
+    epochs = train(build_model(SMALL, device=DEVICE), batches, config)
+    next(epochs)
+    barrier.wait()
+    next(epochs)
+
+
 def main() -> None:
     """Measure, print, write at once."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -131,6 +170,7 @@ def main() -> None:
     parser.add_argument("--resolutions", type=int, nargs="+", default=[32, 16])
     parser.add_argument("--compile", action="store_true", help="time compiled steps as well")
     parser.add_argument("--cudnn-benchmark", action="store_true", help="have cuDNN try its ways")
+    parser.add_argument("--processes", type=int, nargs="+", default=[], help="at once")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = arguments.cudnn_benchmark
@@ -149,6 +189,10 @@ def main() -> None:
                 (False, True) if arguments.compile and arch == HAND_MADE else (False,)
             ):
                 measured += [timed(arch, case, way, is_compiled=is_compiled) for way in WAYS]
+        if name == "standard, 32 pixels":
+            measured += [
+                side_by_side(number, 8 * arguments.steps) for number in arguments.processes
+            ]
         for row in measured:
             rows.append({"case": name, "batch_size": case[0].batch_size, **row})
             print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
