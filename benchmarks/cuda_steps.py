@@ -6,7 +6,7 @@ Steps of `train` on generated images, for the hand-made network, the same with w
 multiples of 8, and random networks of the budget, each under `standard` and the first two also
 under the full recipes. `called` is the step as it is written, `replayed` what `train` does on CUDA
 (`nas.replayed`), `compiled` with `torch.compile` before. An epoch warms up, the second is timed.
-Losses of the first epoch are printed beside: they must be alike.
+Losses of the first epoch are printed beside: called and replayed must have the same.
 
 With `--processes 1 2 3`, so many processes at once time steps of a small network too, as that many
 workers on one GPU would: `step_ms` is then that of a step of any of them, by the clock.

@@ -107,6 +107,7 @@ class _Resident:
         self.autocast = autocast(device, case.config.precision)
         self._backward(self.images, self.labels)
         self._run_backward = self._runner(device)
+        self._run_optimizer = self._runner(device)
         self._run_both = self._runner(device)
 
     def forward_backward(self) -> None:
@@ -117,7 +118,7 @@ class _Resident:
     def optimize(self) -> None:
         """The optimizer's part of all steps."""
         for _ in range(self.case.batches.num_steps):
-            self.state.optimizer.step()
+            self._run_optimizer(self._optimize, self.images, self.labels)
 
     def validate(self) -> None:
         """Score on val, as the trial does."""
@@ -137,6 +138,9 @@ class _Resident:
 
     def _both(self, images: Tensor, labels: Tensor) -> None:
         self._backward(images, labels)
+        self._optimize(images, labels)
+
+    def _optimize(self, _images: Tensor, _labels: Tensor) -> None:
         self.state.optimizer.step()
 
     def _backward(self, images: Tensor, labels: Tensor) -> None:

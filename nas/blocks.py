@@ -4,7 +4,8 @@ To add a block type:
 
 1. write its cost: a function from `BlockShape` and the side of its input to `Cost`;
 2. write its builder: a function from `BlockShape` to the module that the cost describes,
-   importing torch inside, so that counting never waits for torch;
+   importing torch inside, so that counting never waits for torch; the module's forward pass
+   must not wait for the device (`.item()`, boolean indexing), for CUDA replays it;
 3. add one line to `BLOCKS`.
 
 `tests/test_counts.py` then compares the two for every entry of the table.

@@ -19,6 +19,7 @@ from nas.finalists import final_proxy
 from nas.plan import baselines
 from nas.presets import names
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
+from nas.replayed import STEPS_BEFORE
 from nas.samplers import Exhausted
 from nas.study import enqueue
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 NUM_DRAWS = 20_000  # uniform draws of which the share inside the window is told
 FIRST_IMAGES = 32  # a step on a CPU begins with so few, for 512 can take half a minute
-WARM_UP_STEPS, FIRST_STEPS, MOST_STEPS = 2, 4, 64
+WARM_UP_STEPS, FIRST_STEPS, MOST_STEPS = STEPS_BEFORE + 2, 4, 64
 ENOUGH_SECONDS = 1.0  # of measured steps
 # Below these a proxy ranks worse (research of others: NAS-Bench-201 at 8 pixels, quarter width).
 LEAST_RESOLUTION, LEAST_WIDTH_FACTOR = 16, 0.5

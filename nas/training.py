@@ -111,7 +111,7 @@ def train(
         state: Of this model, to go on from, in mid-epoch too; always up to date in `on_step` and
             after each epoch.
         is_compiled: Whether the model runs through `torch.compile`: less time a step after a first
-            one of tens of seconds, results equal but for rounding.
+            one of tens of seconds, results other by rounding, which grows.
 
     Raises:
         DivergedError: The mean loss of an epoch is not finite.
@@ -134,6 +134,7 @@ def train(
         state.epoch, state.elapsed_seconds = epoch + 1, 0.0
         state.totals.zero_()
         yield EpochMetrics(epoch, loss, accuracy, batches.num_images, lr, elapsed)
+    state.optimizer.zero_grad()  # gradients hold memory that scoring can use
 
 
 def start_training(model: nn.Module, config: TrainingConfig, device: torch.device) -> TrainingState:

@@ -15,8 +15,10 @@ from nas.architecture import Architecture
 from nas.batches import Batches, Normalization, RandomFlip
 from nas.data import load_training_data
 from nas.evaluation import evaluate
+from nas.failures import is_device_lost
 from nas.model import build_model
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
+from nas.replayed import STEPS_BEFORE
 from nas.split import Split
 from nas.training import TrainingConfig, start_training, train
 
@@ -112,7 +114,18 @@ def test_a_replayed_training_gives_what_a_called_one_gives(
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     split = Split(few.train.images, few.train.labels).to("cuda")
     batches = Batches(split, Normalization.of(split.images), 100, 0, (RandomFlip(),))
-    config = TrainingConfig(epochs=3, peak_lr=0.05, warmup_fraction=0.3, ema_decay=0.9)
+    config = TrainingConfig(
+        epochs=3, peak_lr=0.05, warmup_fraction=0.3, ema_decay=0.9, precision="bfloat16"
+    )
+    replays = 0
+
+    def counted(graph: torch.cuda.CUDAGraph) -> None:
+        nonlocal replays
+        replays += 1
+        replay(graph)
+
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
 
     def trained() -> dict[str, torch.Tensor]:
         state = start_training(build_model(NETWORK, device="cuda"), config, torch.device("cuda"))
@@ -123,11 +136,27 @@ def test_a_replayed_training_gives_what_a_called_one_gives(
         return state.tensors() | {"losses": losses}
 
     replayed = trained()
+    assert replays == 3 * batches.num_steps - STEPS_BEFORE > 0
     monkeypatch.setattr("nas.replayed.STEPS_BEFORE", math.inf)
     called = trained()
+    assert replays == 3 * batches.num_steps - STEPS_BEFORE
     assert replayed.keys() == called.keys()
     for name, value in called.items():
         torch.testing.assert_close(replayed[name], value, rtol=0.0, atol=0.0, msg=name)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_network_that_waits_for_the_device_is_told_so(few: ProxyData) -> None:
+    class Waits(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images * (1.0 if images.sum().item() else 0.5)
+
+    split = Split(few.train.images, few.train.labels).to("cuda")
+    batches = Batches(split, Normalization.of(split.images), 100, 0)
+    model = torch.nn.Sequential(Waits(), build_model(NETWORK)).to("cuda")
+    with pytest.raises(RuntimeError, match="must not wait for the device") as caught:
+        list(train(model, batches, TrainingConfig(epochs=1, peak_lr=0.05, precision="bfloat16")))
+    assert not is_device_lost(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
