@@ -22,6 +22,7 @@ from rich.terminal_theme import MONOKAI
 from nas.cli.search_display import Screen
 from nas.find_study import find_study, url_of
 from nas.report import write_report
+from nas.results import leaderboard
 from nas.storage import silence_optuna
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ TERMINAL = """<body style="margin: 0; background: {background}; color: {foregrou
 
 
 def live_display(study: Study) -> str:
-    """Show the display of a search as it was in the middle of this study, as HTML."""
+    """Show the display of a search as it was late in this study, as HTML."""
     trials = study.get_trials(deepcopy=False)
-    half = len(trials) // 2
+    num_done = 3 * len(trials) // 4
     begun = optuna.create_study(study_name=study.study_name, direction="maximize")
     begun.set_user_attr("identity", study.user_attrs["identity"])
     console = Console(
@@ -48,10 +49,11 @@ def live_display(study: Study) -> str:
     screen.start(begun, len(trials), url_of(study))
     screen.close()
     console.export_text()  # forgets what was shown so far
-    for trial in trials[:half]:
+    for trial in trials[:num_done]:
+        begun.add_trial(trial)
         screen.trial_end(trial)
-    screen._stage_started -= sum(trial.user_attrs["elapsed_seconds"] for trial in trials[:half])
-    screen.trial_start(half, 0)
+    screen._stage_started -= sum(t.user_attrs["elapsed_seconds"] for t in trials[:num_done])
+    screen.trial_start(num_done, 0)
     screen.step(60, 100, 0)
     console.print(screen.shown())
     return console.export_html(theme=MONOKAI, code_format=TERMINAL)
@@ -72,8 +74,8 @@ def draw(study: Study, page: Page, folder: Path) -> None:
         assert process.stdout is not None
         address = process.stdout.readline().split()[1]
         page.looks(WIDTH, TRIAL_HEIGHT, scheme="light")
-        page.open(f"{address}/trials?numbers={study.best_trial.number}")
-        page.until_text("Best Trial", "budget_share")
+        page.open(f"{address}/trials?numbers={leaderboard(study)['trial'].iloc[0]}")
+        page.until_text("Complete", "budget_share")
         keep(page, "dashboard", TRIAL_HEIGHT)
         process.terminate()
 
