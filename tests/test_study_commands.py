@@ -180,6 +180,7 @@ def test_show_tells_everything_of_a_trial(
     run("show", "0")
     out = capsys.readouterr().out
     assert str(arch) in out
+    assert "{" not in out
     assert "retrain 0: strong seed 3 test 75.00%" in out
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 
+FOR_PROGRAMS = ("architecture_json",)  # attributes that only `--json` has
+
+
 def show(
     trial: Annotated[int, typer.Argument(help="Its number")],
     study: AnyStudy = None,
@@ -82,7 +85,9 @@ def _iso(moment: Any) -> str | None:  # noqa: ANN401 - a datetime or None
 
 
 def _print(described: dict[str, Any]) -> None:
-    attrs = described.pop("attributes")
+    attrs = {k: v for k, v in described.pop("attributes").items() if k not in FOR_PROGRAMS}
+    if (share := attrs.get("budget_share")) is not None:
+        attrs["budget_share"] = percent(share)
     later = described.pop("later")
     print(f"trial {described['trial']} of {described['study']}: {described['state']}")
     lines = {
@@ -109,6 +114,16 @@ def _print(described: dict[str, Any]) -> None:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return one_line(value) if isinstance(value, str) else json.dumps(value)
-    return f"{value:,}"
+    """Put an attribute in words, on one line."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.5g}"
+        case list():
+            return ", ".join(map(_shown, value))
+        case dict():
+            return ", ".join(f"{name.replace('_', ' ')} {_shown(v)}" for name, v in value.items())
+    return one_line(str(value))
