@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import torch
+from fidelity_plan import Setting, networks
 from measured import machine, write_rows
-from proxy_fidelity import Setting, networks
 
 from nas import replayed
 from nas.architecture import Architecture

@@ -4,11 +4,12 @@
                                         [--architectures FILE.json ...] [--rows FILE.csv]
 
 Draws networks that use 90-100 % of the budget, spread over shapes, trains each under every entry of
-`CANDIDATES`, among them the reference, and scores it untrained by `nas.zero_cost`. Every finished
-run is a row of the CSV at once; the same command goes on where an earlier one ended, also with more
-networks or workers, and its order is such that the first networks are complete early. Reference and
-candidates have different seeds: shared initial weights and batches would make them agree for no
-merit of a proxy. `--architectures` measures these networks instead, such as those a search found.
+`CANDIDATES` (fidelity_plan.py), among them the reference, and scores it untrained by
+`nas.zero_cost`. Every finished run is a row of the CSV at once; the same command goes on where an
+earlier one ended, also with more networks or workers, and its order is such that the first networks
+are complete early. Reference and candidates have different seeds: shared initial weights and batches
+would make them agree for no merit of a proxy. `--architectures` measures these networks instead,
+such as those a search found.
 
 Data set, budget, space and base schedule are the CSV's head; a measurement of another kind is
 another file. At 5M, on a GPU that is at hand for minutes:
@@ -26,197 +27,30 @@ import multiprocessing
 import os
 import time
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fidelity_candidates import REFERENCE
+from fidelity_plan import CANDIDATES, REFERENCE_EPOCHS, Run, Setting, networks, plan
 
-from nas.budget import Budget, budget_name
+from nas.budget import budget_name
 from nas.cli.parse import parse_count
-from nas.complexity import count
 from nas.data import TrainingData, load_training_data
 from nas.evaluation import evaluate
 from nas.presets import read_architecture
 from nas.provenance import provenance
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
-from nas.space import SearchSpace
-from nas.space_file import load_space
 from nas.training import resolved_precision
-from nas.width_scaling import WidthScaling
 from nas.zero_cost import SCORES, Probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from nas.architecture import Architecture
+    from collections.abc import Callable
 
 RESULTS = Path(__file__).parent / "results"
-POOL = 960  # random networks that are chosen from
-SHAPES = 24  # classes of depth the pool is cut into
-PLASTIC = 1.324717957244746  # root of x**3 = x + 1: the R2 sequence (Roberts 2018) is even in 2-D
-REFERENCE_EPOCHS = 30
-REFERENCE_SEEDS = (100, 101)
-SEEDS = (0, 1)
-HIGH_RESOLUTION_NETWORKS = 8
 PROBE_IMAGES = 64
 FAILURES = (ArithmeticError, RuntimeError)  # of one run: it diverged, or has too little memory
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A way to score a network by a training.
-
-    Attributes:
-        changes: Of the base schedule, by `ProxyConfig`'s names.
-        seeds: One run each.
-        data_share: Of the training images.
-        max_networks: Only the first so many networks are scored, or `None`.
-    """
-
-    changes: dict[str, Any] = field(default_factory=dict)
-    seeds: tuple[int, ...] = SEEDS[:1]
-    data_share: float = 1.0
-    max_networks: int | None = None
-
-
-# The base schedule is a preset's with four epochs. What costs nothing is derived from these rows by
-# the report: scores without flip averaging, losses, the mean of two seeds, models of several.
-CANDIDATES: dict[str, Candidate] = {
-    "epochs1": Candidate({"epochs": 1}),
-    "epochs2": Candidate({"epochs": 2}),
-    "epochs4": Candidate(seeds=SEEDS),
-    "epochs8": Candidate({"epochs": 8}),
-    "epochs15": Candidate({"epochs": 15}),
-    "width0.5": Candidate({"width_factor": 0.5}),
-    "resolution16": Candidate({"resolution": 16}),
-    "epochs8resolution16": Candidate({"epochs": 8, "resolution": 16}),
-    "resolution24": Candidate({"resolution": 24}),
-    "data0.5": Candidate(data_share=0.5),
-    "lr0.1": Candidate({"peak_lr": 0.1}),
-    "lr0.2": Candidate({"peak_lr": 0.2}),
-    "batch64": Candidate({"batch_size": 64, "peak_lr": 0.2}),
-    "batch512": Candidate({"batch_size": 512, "peak_lr": 0.8}),
-    "float32": Candidate({"precision": "float32"}),
-    REFERENCE: Candidate(seeds=REFERENCE_SEEDS),
-    f"{REFERENCE}32": Candidate(
-        {"resolution": 32},
-        seeds=REFERENCE_SEEDS[:1],
-        max_networks=HIGH_RESOLUTION_NETWORKS,
-    ),
-}
-UNTRAINED = Candidate()  # under the names of `SCORES`
-# Each wave is measured network by network before the next one begins.
-WAVES: tuple[tuple[tuple[str, int], ...], ...] = (
-    tuple((name, 0) for name in SCORES),
-    (
-        *((name, 0) for name in ("epochs1", "epochs2", "epochs4")),
-        *((name, 0) for name in ("resolution16", "epochs8resolution16")),
-        (REFERENCE, 100),
-    ),
-    ((REFERENCE, 101), ("epochs4", 1), ("width0.5", 0), ("data0.5", 0)),
-    (("epochs8", 0), ("lr0.1", 0), ("lr0.2", 0), ("batch64", 0), ("batch512", 0), ("float32", 0)),
-    (("resolution24", 0), ("epochs15", 0)),
-    ((f"{REFERENCE}32", 100),),
-)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all rows of one file have in common."""
-
-    dataset: str
-    budget: int
-    space: str
-    base: ProxyConfig
-    device: str = "cpu"
-    reference_epochs: int = REFERENCE_EPOCHS
-
-    def head(self) -> dict[str, Any]:
-        """Give it in JSON's types."""
-        return {
-            "dataset": self.dataset,
-            "budget": self.budget,
-            "space": self.space,
-            "base": self.base.model_dump(),
-            **({} if self.device == "cpu" else {"device": self.device}),
-            **({"reference_epochs": self.reference_epochs} if self.is_other_reference else {}),
-        }
-
-    @property
-    def is_other_reference(self) -> bool:
-        """Tell whether the reference has other epochs than usual."""
-        return self.reference_epochs != REFERENCE_EPOCHS
-
-    def schedule(self, candidate: str, seed: int) -> ProxyConfig:
-        """Give the schedule of a candidate."""
-        is_reference = candidate.startswith(REFERENCE)
-        epochs = {"epochs": self.reference_epochs} if is_reference else {}
-        changes = {**epochs, **CANDIDATES[candidate].changes, "seed": seed}
-        return self.base.model_copy(update=changes)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training: a network, by its place among the networks, under a candidate, with a seed."""
-
-    network: int
-    arch: Architecture
-    candidate: str
-    seed: int
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """Name it in the CSV's columns."""
-        return self.arch.arch_id, self.candidate, str(self.seed)
-
-
-def networks(setting: Setting, num_classes: int, number: int) -> list[Architecture]:
-    """Choose networks in the window, spread evenly over depth and, at equal depth, over MACs.
-
-    The first N are the same whatever the number, and spread as evenly as N networks can be.
-    """
-    config = load_space(setting.space)[1]
-    space = SearchSpace.from_config(config, max_params=setting.budget, num_classes=num_classes)
-    pool = _pool(space, Budget(setting.budget))
-    per_shape = len(pool) // SHAPES
-    shapes = [pool[start : start + per_shape] for start in range(0, len(pool), per_shape)]
-    chosen: list[Architecture] = []
-    for index in range(number):
-        across, within = ((0.5 + (index + 1) / PLASTIC**power) % 1 for power in (1, 2))
-        shape = shapes[int(across * SHAPES)]
-        by_macs = sorted(shape, key=lambda arch: count(arch).num_macs)
-        chosen.append(by_macs[int(within * per_shape)])
-    assert len(set(chosen)) == number
-    return chosen
-
-
-def _pool(space: SearchSpace, budget: Budget) -> list[Architecture]:
-    """Draw different networks in the window, sorted by blocks, those of equal number at random."""
-    scaling, rng = WidthScaling(space, budget.limits(space)), Random(0)
-    drawn: dict[Architecture, float] = {}
-    while len(drawn) < POOL:
-        params = scaling.random_feasible(rng)
-        assert params is not None
-        drawn.setdefault(space.decode(params), rng.random())
-    return sorted(drawn, key=lambda arch: (sum(s.depth for s in arch.stages), drawn[arch]))
-
-
-def plan(archs: list[Architecture], resolution: int) -> Iterator[Run]:
-    """Yield every run, in the order in which a partial measurement is worth most.
-
-    Where the base's resolution is that of a candidate, it is the same as another one.
-    """
-    for wave in WAVES:
-        for network, arch in enumerate(archs):
-            for name, seed in wave:
-                candidate = CANDIDATES.get(name, UNTRAINED)
-                is_wanted = candidate.max_networks is None or network < candidate.max_networks
-                if is_wanted and candidate.changes.get("resolution") != resolution:
-                    yield Run(network, arch, name, seed)
 
 
 @lru_cache(maxsize=4)

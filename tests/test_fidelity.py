@@ -16,7 +16,8 @@ import proxy_fidelity
 import pytest
 import scipy.stats
 from fidelity_candidates import leave_one_out
-from proxy_fidelity import CANDIDATES, Rows, Run, Setting, default_path, networks, plan
+from fidelity_plan import CANDIDATES, Run, Setting, networks, plan
+from proxy_fidelity import Rows, default_path
 
 from nas.architecture import Architecture
 from nas.budget import Budget
