@@ -7,9 +7,9 @@ Draws networks that use 90-100 % of the budget, spread over shapes, trains each 
 `CANDIDATES` (fidelity_plan.py), among them the reference, and scores it untrained by
 `nas.zero_cost`. Every finished run is a row of the CSV at once; the same command goes on where an
 earlier one ended, also with more networks or workers, and its order is such that the first networks
-are complete early. Reference and candidates have different seeds: shared initial weights and batches
-would make them agree for no merit of a proxy. `--architectures` measures these networks instead,
-such as those a search found.
+are complete early. Reference and candidates have different seeds: shared initial weights and
+batches would make them agree for no merit of a proxy. `--architectures` measures these networks
+instead, such as those a search found.
 
 Data set, budget, space and base schedule are the CSV's head; a measurement of another kind is
 another file. At 5M, on a GPU that is at hand for minutes:
