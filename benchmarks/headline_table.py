@@ -1,6 +1,6 @@
-"""README's results table, made from the files that benchmarks/headline.py left.
+"""The headline's results table, made from the files that benchmarks/headline.py left.
 
-    python benchmarks/headline_table.py [studies/cifar10-5M]
+    python benchmarks/headline_table.py build/headline/results
 
 A row for each network, recipe and split: mean and standard deviation over seeds. One network beats
 another under the same recipe if the difference of the means is more than two standard errors of

@@ -1,4 +1,4 @@
-"""How well each way to score a network ranks networks, and what it costs.
+r"""How well each way to score a network ranks networks, and what it costs.
 
     python benchmarks/proxy_fidelity.py [--data DIR] [--budget 100k] [--networks 24] [--only NAME]
                                         [--architectures FILE.json ...] [--rows FILE.csv]
@@ -14,7 +14,7 @@ instead, such as those a search found.
 Data set, budget, space and base schedule are the CSV's head; a measurement of another kind is
 another file. At 5M, on a GPU that is at hand for minutes:
 
-    python benchmarks/proxy_fidelity.py --budget 5e6 --base standard --device cuda --networks 8
+    python benchmarks/proxy_fidelity.py --budget 5e6 --base standard --device cuda --networks 8 \
         --reference-epochs 12 --only reference epochs4 resolution16 epochs8resolution16
 """
 

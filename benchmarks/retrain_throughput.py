@@ -1,12 +1,13 @@
 """Images per second of full training, against the loop users have today and against the ceiling.
 
-    python benchmarks/retrain_throughput.py [--data ../shared/data] [--out FILE.csv]
+    python benchmarks/retrain_throughput.py [--dataset cifar10 --data DIR]
+                                            [--model NAME] [--out FILE.csv]
 
 For each recipe, these loops train the same network on the same images, with the recipe's batch
 size and optimizer, turn by turn in one run, so that what else the machine does meets all alike:
 
 - `nas`: the loop of retrain.py: images on the device, augmented there in batches;
-- `dataloader`: torchvision's data set and transforms on PIL images, a DataLoader with worker
+- `dataloader`: a data set of PIL images, torchvision's transforms, a DataLoader with worker
   processes, a plain PyTorch loop;
 - `resident`: the loop of retrain.py on one normalized batch that never changes: the ceiling;
 - with `--compile`, `compiled`: the loop of `retrain.py --compile`.

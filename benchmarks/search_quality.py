@@ -1,6 +1,7 @@
 """How good a network a search names, on tables in which every network was really trained.
 
-    python benchmarks/search_quality.py run --tables DIR [--strategies default tpe] [--workers 2]
+    python benchmarks/search_quality.py run --tables DIR [--strategies default "tpe, pruned"]
+                                            [--workers 2]
     python benchmarks/search_quality.py report [--figure FILE.html]
 
 A cell is a table and a cap: networks with at most as many parameters as the table's 10, 25, 50 or
