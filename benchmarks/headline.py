@@ -7,11 +7,11 @@ in order. `next` does what is left of all of them, in order; `status` only says 
 call ends about when its minutes are up: a command that is not finished is stopped by Ctrl-C's
 signal, keeps all it did, and the next call goes on with it. What is finished is not run again.
 
-`DIR/results` holds what is to publish: small files, and the report. `--pack OUT` also leaves a small
-copy of the work folder in OUT (databases, results, the newest checkpoint of what is not finished),
-from which `--work OUT` goes on elsewhere. `--short` is made for one call: a search of 8 trials, one seed of a
-short schedule, nothing that tells networks apart. `--tiny` tries all of it on a CPU, on generated
-images. See docs/headline.md.
+`DIR/results` holds what is to publish: small files, and the report. `--pack OUT` also leaves a
+small copy of the work folder in OUT (databases, results, the newest checkpoint of what is not
+finished), from which `--work OUT` goes on elsewhere. `--short` is made for one call: a search of 8
+trials, one seed of a short schedule, nothing that tells networks apart. `--tiny` tries all of it on
+a CPU, on generated images. See docs/headline.md.
 """
 
 from __future__ import annotations
