@@ -51,7 +51,7 @@ def test_every_flag_the_readme_names_exists() -> None:
     command = get_command(make_app(*COMMANDS))
     known = {
         option
-        for sub in command.commands.values()  # type: ignore[attr-defined]
+        for sub in (command, *command.commands.values())  # type: ignore[attr-defined]
         for param in sub.params
         for option in param.opts
     }
