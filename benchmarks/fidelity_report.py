@@ -65,6 +65,8 @@ FORMATS = {
     "cost share": ".1%",
     "of one seed": ".1%",
 }
+UNTRAINED_SHARE = 1e-3  # of the cost, at most
+FRONT_COLOR, OTHER_COLOR = "#c0392b", "#7f8fa6"
 LEAST_SHOWN = 1e-6  # share of the cost, on a logarithmic axis
 LADDER_NETWORKS = 16  # a multiple of 8, so that every share of them is a whole number
 LEAST_FOR_LADDERS = 20  # from which so many are drawn
@@ -269,12 +271,16 @@ def in_markdown(table: pd.DataFrame) -> str:
 
 
 def figure(table: pd.DataFrame) -> Figure:
-    """Draw correlation against cost, the Pareto front marked."""
-    import plotly.graph_objects as go
+    """Draw correlation against cost, the Pareto front marked.
 
-    drawn = go.Figure()
+    What costs at most a thousandth of the reference, as untrained scores do, has its own panel.
+    """
+    from plotly.subplots import make_subplots
+
+    drawn = make_subplots(cols=2, shared_yaxes=True, column_widths=[0.3, 0.7])
     shown = table[[not math.isnan(estimate.value) for estimate in table["spearman"]]]
-    for is_front, group in shown.groupby("front"):
+    shown = shown.assign(column=1 + (shown["cost share"] > UNTRAINED_SHARE).astype(int))
+    for (is_front, column), group in shown.sort_values("cost share").groupby(["front", "column"]):
         estimates = group["spearman"]
         values = [e.value for e in estimates]
         drawn.add_scatter(
@@ -289,12 +295,19 @@ def figure(table: pd.DataFrame) -> Figure:
             text=group["candidate"].where(is_front | ~group["candidate"].str.contains("[, ]"), ""),
             cliponaxis=False,
             mode="markers+lines+text" if is_front else "markers+text",
-            textposition="top left" if is_front else "middle right",
+            textposition=("top right" if column == 1 else "top left")
+            if is_front
+            else "bottom right",
+            marker_color=FRONT_COLOR if is_front else OTHER_COLOR,
             name="Pareto front" if is_front else "other",
+            showlegend=bool(column == shown["column"].max()),
+            row=1,
+            col=int(column),
         )
-    title = "cost, in percent of the reference's with all its seeds"
-    drawn.update_xaxes(type="log", tickformat="~%", dtick=1, title=title)
-    drawn.update_yaxes(title="Spearman's correlation with the reference")
+    drawn.update_xaxes(type="log", tickformat="~%")
+    drawn.update_xaxes(dtick=1, col=1)
+    drawn.update_xaxes(title="cost, in percent of the reference's with all its seeds", col=2)
+    drawn.update_yaxes(title="Spearman's correlation with the reference", col=1)
     return drawn
 
 
