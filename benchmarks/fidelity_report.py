@@ -3,7 +3,8 @@
     python benchmarks/fidelity_report.py [ROWS.csv] [--figure FILE.html] [--reference reference32]
 
 With `--reference reference32` all is told against the networks' runs at 32 pixels, the usual
-reference among the rest. For each candidate, over the networks that have it and every seed of the reference:
+reference among the rest. For each candidate, over the networks that have it and every seed of the
+reference:
 
 - Spearman's and Kendall's (tau-b) correlation with the mean of the reference's seeds, and the first
   within the half that these seeds call better, each with a 95 % interval from resampled networks;
