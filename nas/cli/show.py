@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 
-FOR_PROGRAMS = ("architecture_json",)  # attributes that only `--json` has
-
-
 def show(
     trial: Annotated[int, typer.Argument(help="Its number")],
     study: AnyStudy = None,
@@ -85,7 +82,8 @@ def _iso(moment: Any) -> str | None:  # noqa: ANN401 - a datetime or None
 
 
 def _print(described: dict[str, Any]) -> None:
-    attrs = {k: v for k, v in described.pop("attributes").items() if k not in FOR_PROGRAMS}
+    attrs = described.pop("attributes")
+    attrs.pop("architecture_json", None)  # `--json` has it
     if (share := attrs.get("budget_share")) is not None:
         attrs["budget_share"] = percent(share)
     later = described.pop("later")
