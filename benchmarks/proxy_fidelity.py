@@ -6,10 +6,10 @@ r"""How well each way to score a network ranks networks, and what it costs.
 Draws networks that use 90-100 % of the budget, spread over shapes, trains each under every entry of
 `CANDIDATES` (fidelity_plan.py), among them the reference, and scores it untrained by
 `nas.zero_cost`. Every finished run is a row of the CSV at once; the same command goes on where an
-earlier one ended, also with more networks or workers, and its order is such that the first networks
-are complete early. Reference and candidates have different seeds: shared initial weights and
-batches would make them agree for no merit of a proxy. `--architectures` measures these networks
-instead, such as those a search found.
+earlier one ended, in mid-training too, also with more networks or workers, and its order is such
+that the first networks are complete early. Reference and candidates have different seeds: shared
+initial weights and batches would make them agree for no merit of a proxy. `--architectures`
+measures these networks instead, such as those a search found.
 
 Data set, budget, space and base schedule are the CSV's head; a measurement of another kind is
 another file. At 5M, on a GPU that is at hand for minutes:
@@ -25,7 +25,6 @@ import csv
 import json
 import multiprocessing
 import os
-import time
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -34,14 +33,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from fidelity_plan import CANDIDATES, REFERENCE_EPOCHS, Run, Setting, networks, plan
+from saved_training import Clock, train_saved
 
 from nas.budget import budget_name
+from nas.checkpoint import Checkpoints
 from nas.cli.parse import parse_count
 from nas.data import TrainingData, load_training_data
 from nas.evaluation import evaluate
 from nas.presets import read_architecture
 from nas.provenance import provenance
-from nas.proxy import ProxyConfig, ProxyData, train_proxy
+from nas.proxy import ProxyConfig, ProxyData
 from nas.training import resolved_precision
 from nas.zero_cost import SCORES, Probe
 
@@ -79,11 +80,13 @@ class Measure:
         setting: The measurement's.
         root: Folder of the data set.
         device: As torch writes it.
+        running: Folder of what is saved of runs that take more than a minute.
     """
 
     setting: Setting
     root: str
     device: str
+    running: Path
 
     def __call__(self, run: Run) -> dict[str, Any]:
         """Give the run's row."""
@@ -106,14 +109,17 @@ class Measure:
     def _trained(self, run: Run) -> dict[str, Any]:
         config = self.setting.schedule(run.candidate, run.seed)
         data = self._data(config.resolution, CANDIDATES[run.candidate].data_share)
-        clock = Clock()
-        model, losses = train_proxy(run.arch, data, config)
+        checkpoints = Checkpoints(
+            self.running / "-".join(run.key), {**self.setting.head(), "run": list(run.key)}
+        )
+        model, losses, clock = train_saved(run.arch, data, config, checkpoints)
         score_on_val = partial(
             evaluate, model, data.val, data.normalization, precision=config.precision
         )
         score = score_on_val(flip_average=True)
         times = clock.read()
         plain = score_on_val(flip_average=False)
+        checkpoints.remove()
         return {
             "score": score.accuracy,
             "plain_accuracy": plain.accuracy,
@@ -134,20 +140,6 @@ class Measure:
 
     def _data(self, resolution: int, share: float) -> ProxyData:
         return prepared(self.setting.dataset, self.root, resolution, share, self.device)
-
-
-class Clock:
-    """Seconds by the wall and of this process's CPU since it was made."""
-
-    def __init__(self) -> None:
-        self._started, self._cpu_started = time.perf_counter(), time.process_time()
-
-    def read(self) -> dict[str, float]:
-        """Give both, by their columns."""
-        return {
-            "elapsed_seconds": round(time.perf_counter() - self._started, 3),
-            "cpu_seconds": round(time.process_time() - self._cpu_started, 3),
-        }
 
 
 COLUMNS = (
@@ -256,7 +248,7 @@ def main() -> None:
     runs = [
         run for run in plan(archs, base.resolution) if run.candidate in (arguments.only or known)
     ]
-    work = Measure(setting, arguments.data, arguments.device)
+    work = Measure(setting, arguments.data, arguments.device, rows.path.with_suffix(".running"))
     measure_all(runs, work, rows, arguments.workers)
 
 

@@ -228,16 +228,23 @@ def train_proxy(
         ValueError: Network, data and config do not fit together.
         DivergedError: Loss or logits are no longer finite.
     """
-    _require_fit(arch, data, config)
-    generator = derived_generator("weights", config.seed)
-    model = build_model(arch.scaled(config.width_factor), generator=generator, device=data.device)
-    batches = Batches(
-        data.train, data.normalization, config.batch_size, config.seed, config.augmentations
-    )
+    model, batches = start_proxy(arch, data, config)
     epochs = train(
         model, batches, config.training, on_step=on_step, num_micro_batches=num_micro_batches
     )
     return model, tuple(metrics.train_loss for metrics in epochs)
+
+
+def start_proxy(
+    arch: Architecture, data: ProxyData, config: ProxyConfig
+) -> tuple[nn.Module, Batches]:
+    """Make what `train_proxy` trains, and on what; raises ValueError where they do not fit."""
+    _require_fit(arch, data, config)
+    generator = derived_generator("weights", config.seed)
+    model = build_model(arch.scaled(config.width_factor), generator=generator, device=data.device)
+    return model, Batches(
+        data.train, data.normalization, config.batch_size, config.seed, config.augmentations
+    )
 
 
 def _require_fit(arch: Architecture, data: ProxyData, config: ProxyConfig) -> None:

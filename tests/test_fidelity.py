@@ -15,14 +15,18 @@ import pandas as pd
 import proxy_fidelity
 import pytest
 import scipy.stats
+import torch
 from fidelity_candidates import leave_one_out
 from fidelity_plan import CANDIDATES, Run, Setting, networks, plan
 from proxy_fidelity import Rows, default_path
+from saved_training import train_saved
 
 from nas.architecture import Architecture
 from nas.budget import Budget
+from nas.checkpoint import Checkpoints
 from nas.complexity import count_params
-from nas.proxy import ProxyConfig
+from nas.data import load_training_data
+from nas.proxy import ProxyConfig, ProxyData, train_proxy
 from nas.training import DivergedError
 from nas.zero_cost import SCORES
 
@@ -169,6 +173,24 @@ def test_a_run_that_fails_keeps_no_other_from_its_row(
     proxy_fidelity.measure_all(runs, diverges_first, rows, 1)
     assert {key[0] for key in rows.done()} == {arch.arch_id for arch in archs[1:3]}
     assert "a run failed: DivergedError: the loss is nan" in capsys.readouterr().out
+
+
+def test_a_training_goes_on_from_the_epoch_that_was_saved(tmp_path: Path) -> None:
+    config = SETTING.base.model_copy(update={"epochs": 3, "resolution": 8, "batch_size": 64})
+    data = ProxyData.prepare(load_training_data("synthetic", ""), 8)
+    arch = Architecture.of([1], [4])
+    checkpoints = Checkpoints(tmp_path, {}, keeps_all=True, seconds=0)
+    model, losses, _ = train_saved(arch, data, config, checkpoints)
+    first, *later = sorted(tmp_path.iterdir())
+    for path in later:
+        path.unlink()
+    trained_once = first.stat().st_ino  # a file that is written again has another
+    resumed, losses_again, clock = train_saved(arch, data, config, checkpoints)
+    assert first.stat().st_ino == trained_once
+    assert losses_again == losses == list(train_proxy(arch, data, config)[1])
+    assert clock.elapsed_before > 0 < clock.cpu_before
+    for before, after in zip(model.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(before, after)
 
 
 # Tables
