@@ -72,7 +72,7 @@ def main(
         code = make_app(*commands)(asked or to_choose, prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()  # what cannot be written shall be found out here
     except typer.TyperException as error:
-        code = _refuse(getattr(error, "format_message", error.__str__)())
+        code = _refuse(_message_of(error))
     except UserError as error:
         code = _refuse(str(error))
     except BrokenPipeError:  # the reader of our output left: `| head`
@@ -102,6 +102,13 @@ def _code_of(left: SystemExit | KeyboardInterrupt) -> Any:  # noqa: ANN401 - as 
         _discard_output()
         return 0
     return getattr(left, "code", EXIT_INTERRUPTED)
+
+
+def _message_of(error: typer.TyperException) -> str:
+    """Say what is wrong with the command line, also with which value, which typer leaves out."""
+    message = str(getattr(error, "format_message", error.__str__)())
+    find: Callable[[], Any] = getattr(error.__cause__, "errors", tuple)  # pydantic's, of a value
+    return message + "".join(f"; found {entry['input']!r}" for entry in find())
 
 
 def _flush() -> None:
