@@ -98,10 +98,14 @@ class TrainingState:
 
     @torch.no_grad()
     def make_room(self, names: Collection[str]) -> None:
-        """Have all tensors of these names: momentum begins with the first step."""
+        """Have all tensors of these names, those that are there as they are.
+
+        Momentum begins with the first step.
+        """
         for name, param in self.model.named_parameters():
-            if f"momentum.{name}" in names:
-                self.optimizer.state[param]["momentum_buffer"] = torch.zeros_like(param)
+            own = self.optimizer.state[param]
+            if f"momentum.{name}" in names and own.get("momentum_buffer") is None:
+                own["momentum_buffer"] = torch.zeros_like(param)
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 from safetensors.torch import load_file
-from two_ranks import ARCH, CONFIG, IDENTITY, contiguous, data, train_frozen
+from two_ranks import ARCH, CONFIG, IDENTITY, StopHere, contiguous, data, train_frozen
 
 from nas.checkpoint import Checkpoints
 from nas.distributed import Ranks
@@ -28,10 +28,6 @@ peak_lr = 0.1
 augmentations = ["flip"]
 """
 STEPS = 3 * 10_000 // 2_000
-
-
-class StopHere(Exception):  # noqa: N818 - an event
-    """Raised in mid-training."""
 
 
 def torchrun(*command: str | Path, cwd: Path) -> subprocess.Popen[str]:
@@ -80,6 +76,14 @@ def test_two_ranks_train_what_one_process_does_but_for_rounding(left: Path) -> N
         for name, tensor in contiguous(state).items():
             torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
         assert json.loads((left / f"losses-{rank}").read_text()) == pytest.approx(losses, rel=1e-5)
+
+
+def test_two_ranks_that_go_on_end_as_one_undisturbed_process_but_for_rounding(left: Path) -> None:
+    state, _ = train_frozen()
+    for rank in range(2):
+        found = load_file(left / f"resumed-{rank}")
+        for name, tensor in contiguous(state).items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

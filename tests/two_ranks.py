@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,16 +52,33 @@ class FrozenBatchNorm(nn.BatchNorm2d):
         return super().train(mode=False)
 
 
-def train_frozen(ranks: Ranks = ALONE) -> tuple[TrainingState, list[float]]:
-    """Train a network with frozen batch norm; gives its state and the loss of each epoch."""
+class StopHere(Exception):  # noqa: N818 - an event
+    """Raised in mid-training."""
+
+
+def train_frozen(ranks: Ranks = ALONE, num_alone: int = 0) -> tuple[TrainingState, list[float]]:
+    """Train a network with frozen batch norm; gives its state and the loss of each epoch.
+
+    The first `num_alone` steps are done by rank 0 alone, as if it had read a checkpoint.
+    """
+
+    def stop(done: int, _total: int) -> None:
+        if done == num_alone:
+            raise StopHere
+
     model = build_model(ARCH)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.__class__ = FrozenBatchNorm
     normalization = Normalization.of(split().images)
-    batches = Batches(split(), normalization, 25, 0, (RandomFlip(),), ranks)
+    alone = Batches(split(), normalization, 25, 0, (RandomFlip(),))
     config = TrainingConfig(epochs=2, peak_lr=0.05, ema_decay=0.9, precision="float32")
     state = start_training(model, config, torch.device("cpu"))
+    if ranks.leads and num_alone:
+        with suppress(StopHere):
+            list(train(model, alone, config, state=state, on_step=stop))
+    ranks.take_state_of_leader(state)
+    batches = replace(alone, ranks=ranks)
     losses = [m.train_loss for m in train(model, batches, config, state=state)]
     return state, losses
 
@@ -75,6 +94,8 @@ def main(folder: Path) -> None:
     state, losses = train_frozen(ranks)
     save_file(contiguous(state), folder / f"frozen-{ranks.rank}")
     (folder / f"losses-{ranks.rank}").write_text(json.dumps(losses))
+    resumed, _ = train_frozen(ranks, num_alone=6)
+    save_file(contiguous(resumed), folder / f"resumed-{ranks.rank}")
     ranks.part()
 
 
