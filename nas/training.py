@@ -202,6 +202,8 @@ class _Step:
         self.state = state
         self.ranks = batches.ranks
         model = self.ranks.with_summed_gradients(state.model)
+        if is_compiled:
+            torch.compiler.reset()  # of a process it compiles eight networks, and no ninth
         self.model = torch.compile(model) if is_compiled else model
         self.label_smoothing = config.label_smoothing
         self.num_micro_batches = num_micro_batches
@@ -265,7 +267,8 @@ def resolved_precision(device: torch.device | str, precision: Precision) -> Prec
         return precision
     if torch.device(device).type != "cuda":
         return "bfloat16" if has_bfloat16_cpu() else "float32"
-    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    with torch.cuda.device(device):  # that one is asked, and they may be unlike
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if has_bfloat16 else "float16"
 
 

@@ -66,11 +66,21 @@ def synflow(model: nn.Module, shape: torch.Size) -> float:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.abs_() if any(parameter is w for w in weights) else parameter.zero_()
-    device = weights[0].device
+    device, logs = weights[0].device, []
+
+    def scale(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        """Keep 150 blocks within float64; all that follows scales with it."""
+        factor = output.detach().mean()
+        logs.append(math.log(factor.item()))
+        return output / factor
+
+    for module in model.modules():
+        if isinstance(module, Residual):
+            module.register_forward_hook(scale)
     output = model(torch.ones((1, *shape), dtype=torch.float64, device=device)).sum()
     gradients = torch.autograd.grad(output, weights)
     total = sum((w * g).abs().sum().item() for w, g in zip(weights, gradients, strict=True))
-    return math.log(total)
+    return math.log(total) + sum(logs)
 
 
 def zen_score(model: nn.Module, images: Tensor, noise: Tensor) -> float:

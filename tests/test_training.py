@@ -342,6 +342,24 @@ def test_in_float16_momentum_begins_at_zero_for_a_first_step_may_be_left_out() -
     assert not start_training(resnet(), CONFIG, torch.device("cpu")).optimizer.state
 
 
+def test_every_network_is_compiled_however_many_were_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graphs: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    for width in range(2, 12):  # torch keeps 8 kinds of a function
+        before = len(graphs)
+        batches = tiny_batches()
+        model = build_model(Architecture.of([1], [width], num_classes=2))
+        next(train(model, batches, dataclasses.replace(CONFIG, epochs=1), is_compiled=True))
+        assert len(graphs) > before, width
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_model_trains_to_the_same_but_for_rounding() -> None:
     plain, compiled = resnet(), resnet()

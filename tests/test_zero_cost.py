@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 from nas.architecture import Architecture
+from nas.model import build_model
 from nas.residual import Residual
 from nas.zero_cost import (
     SCORES,
@@ -54,6 +56,17 @@ def test_synflow_of_a_residual_block_adds_the_paths() -> None:
     # Branch 3 and shortcut 5 after 2: R = 2 * (3 + 5) = 16; the layers sum to 16, 6 and 10.
     model = nn.Sequential(conv(2.0), Residual(conv(-3.0), conv(5.0)))
     assert synflow(model, torch.Size((1, 1, 1))) == pytest.approx(math.log(16 + 6 + 10))
+
+
+def test_synflow_of_a_deep_network_is_no_more_than_a_number_can_be() -> None:
+    # Each further block of equal width multiplies the flow by nearly the same factor.
+    scores = [
+        synflow(build_model(Architecture.of([depth], [4])), torch.Size((3, 8, 8)))
+        for depth in (50, 100, 400)
+    ]
+    assert scores[2] > math.log(sys.float_info.max)
+    a_block = (scores[1] - scores[0]) / 50
+    assert (scores[2] - scores[1]) / 300 == pytest.approx(a_block, rel=0.1)
 
 
 def test_zen_score_is_distance_and_removed_deviation() -> None:
