@@ -7,11 +7,11 @@ in order. `next` does what is left of all of them, in order; `status` only says 
 call ends about when its minutes are up: a command that is not finished is stopped by Ctrl-C's
 signal, keeps all it did, and the next call goes on with it. What is finished is not run again.
 
-`DIR/results` holds what is to publish: small files, and the report. `--pack OUT` also leaves a
-small copy of the work folder in OUT (databases, results, the newest checkpoint of what is not
-finished), from which `--work OUT` goes on elsewhere. `--short` is made for one call: a search of 8
-trials, one seed of a short schedule, nothing that tells networks apart. `--tiny` tries all of it on
-a CPU, on generated images. See docs/headline.md.
+`DIR/results` holds what is to publish: small files, and the report. For a machine that is lent,
+`--pack OUT` leaves the work folder in OUT instead, as files of 15 MB at most (databases, results,
+the newest checkpoint), and `--unpack OUT` makes the work folder of them where there is none yet.
+`--short` is made for one call: a search of 6 trials, one seed of a short schedule, nothing that
+tells networks apart. `--tiny` tries all of it on a CPU, on generated images. See docs/headline.md.
 """
 
 from __future__ import annotations
@@ -19,17 +19,31 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headline_pieces import FULL, PIECES, ROOT, SHORT, TINY, Command, Plan, Scale, plan_epochs
-from headline_records import choose_winner, has_scores, pack, write_records
+from headline_pieces import (
+    FULL,
+    PIECES,
+    ROOT,
+    SHORT,
+    TINY,
+    Command,
+    Plan,
+    Scale,
+    plan_epochs,
+    plan_speeds,
+)
+from headline_records import choose_winner, has_scores, pack, unpack, write_records
 from measured import read_rows, write_rows
 
 if TYPE_CHECKING:
@@ -168,6 +182,22 @@ class Session:
             return 1
         return EXIT_LEFT if self.left(pieces) else 0
 
+    def require_usable(self) -> None:
+        """Refuse a call for what would make every command fail: packages, data set, device."""
+        from nas.data import load_training_data
+        from nas.errors import UserError
+        from nas.training import choose_device
+
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        try:
+            for requirement in project["dependencies"]:
+                version(re.split(r"[^\w.-]", requirement)[0])
+            choose_device(self.device)
+            load_training_data(self.scale.dataset, self.data)
+        except (PackageNotFoundError, UserError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
     def require_ready(self, piece: str) -> None:
         """Refuse a piece whose commands are not known before those ahead of it are finished.
 
@@ -201,10 +231,10 @@ class Session:
         """Write down what can be decided now; nothing is decided twice."""
         plan = self.plan
         if plan is None and not self.to_try(["speed"]):
-            plan_epochs(self.scale, self.results).save(self.results)
+            plan_speeds(self.scale, self.results).save(self.results)
         elif plan is not None and plan.winner is None and not self.left(["search"]):
             winner = choose_winner(self.leaderboard())
-            Plan(**vars(plan) | {"winner": winner}).save(self.results)
+            plan_epochs(self.scale, plan, winner).save(self.results)
             print(f"winner on validation: trial {winner['trial']}", flush=True)
 
     def leaderboard(self) -> list[dict[str, Any]]:
@@ -228,10 +258,11 @@ class Session:
             f"leaderboard {study} --csv results/leaderboard.csv",
             f"report {study} --out results/report.html",
         )
-        running = [self.start(["-m", "nas", *shlex.split(text)]) for text in commands]
+        running = {text: self.start(["-m", "nas", *shlex.split(text)]) for text in commands}
         until = time.monotonic() + STOP_SECONDS
-        for process in running:
-            wait_or_kill(process, until - time.monotonic())
+        for text, process in running.items():
+            if (code := wait_or_kill(process, until - time.monotonic())) != 0:
+                print(f"nas {text}: exit code {code}", flush=True)
         write_records(url, study, self.results)
 
     def show(self) -> int:
@@ -281,9 +312,10 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("piece", choices=[*PIECES, "next", "status"])
     parser.add_argument("--work", type=Path, required=True, help="folder of everything it leaves")
     parser.add_argument("--data", type=Path, default=Path("studies/data"))
-    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
-    parser.add_argument("--pack", type=Path, help="folder for a small copy to go on from")
+    parser.add_argument("--pack", type=Path, help="folder for a small copy, instead of tables")
+    parser.add_argument("--unpack", type=Path, help="such a folder, to go on from it")
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--short", action="store_true", help="what fits in one call")
     scale.add_argument("--tiny", action="store_true", help="try it on a CPU")
@@ -303,18 +335,24 @@ def main(argv: list[str] | None = None) -> int:
         asked.device,
         deadline + 60 * asked.minutes,
     )
+    if asked.unpack is not None:
+        try:
+            unpack(asked.unpack, session.work)
+        except FileNotFoundError as error:
+            print(f"error: --unpack: {error}", file=sys.stderr)
+            return 2
     session.results.mkdir(parents=True, exist_ok=True)
     pieces = [asked.piece] if asked.piece in PIECES else list(session.scale.pieces)
-    out = None if asked.pack is None else asked.pack.resolve()
     try:
-        if asked.piece != "status" and session.do(pieces):
-            if out is not None:
-                pack(session.work, out)  # first of all: what follows may take longer than there is
-            session.close()
-        session.show()
+        if asked.piece != "status" and session.to_try(pieces):
+            session.require_usable()
+            session.do(pieces)
     finally:
-        if out is not None:
-            pack(session.work, out)
+        if asked.pack is not None:
+            pack(session.work, asked.pack)
+    if asked.pack is None:
+        session.close()
+    session.show()
     return session.exit_code(pieces)
 
 

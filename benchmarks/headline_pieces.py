@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARE_PLANNED = 0.9  # of the minutes for trainings; the rest is start-up
-# `--compile` is used where its epochs are at least so much faster: each call compiles again, which
-# takes a tenth of it and more.
-COMPILE_GAIN = 1.25
-SEARCHED = 1.4  # multiply-adds of 400 random networks of the window, to ResNet26_97's
+SEARCHED = 1.7  # a step of eight random networks of the window, to ResNet26_97's (H200)
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ FULL = Scale(
     search="--budget 5e6 --trials 200",
     baseline="--model ResNet26_97",
     proxied="",
-    timed="--model ResNet26_97 --recipes strong seed --steps 100 --rounds 5 --workers 12 --compile",
+    timed="--model ResNet26_97 --recipes strong seed --steps 100 --rounds 5 --workers 12",
     settings="",
     num_images=50_000,
     search_epochs=200 * 4 + 15 * 16,  # trials of `standard`, then 5x3 finalists
@@ -82,13 +79,13 @@ FULL = Scale(
 SHORT = replace(
     FULL,
     study="cifar10-resnet-5M-short",
-    search="--budget 5e6 --trials 8 --finalists 1x1",
+    search="--budget 5e6 --trials 6 --finalists 0",
     proxied="--steps 20 --repeats 2",
     timed="--model ResNet26_97 --recipes strong seed --steps 30 --rounds 3 --workers 12",
-    search_epochs=8 * 4 + 16,
+    search_epochs=6 * 4,
     seeds=1,
     schedules=(5, 8, 10, 15, 20, 30),
-    minutes=(2.0, 0.0),
+    minutes=(1.0, 0.0),
     pieces=("speed", "search", "strong"),
 )
 TINY = Scale(
@@ -136,19 +133,17 @@ class Plan:
         study: Of the scale for which it was decided.
         seconds_an_epoch: Of full training, by recipe; without those that could not be measured.
         seconds_a_proxy_epoch: Likewise, of a proxy run of a network of the full size, or `None`.
-        is_compiled: Whether full trainings run with `--compile`.
-        strong_epochs: Of the comparison.
-        longest_epochs: Of the longest schedule.
         winner: The trial that the search names on validation, and what it is; `None` before.
+        strong_epochs: Of the comparison; `None` before there is a winner.
+        longest_epochs: Of the longest schedule, likewise.
     """
 
     study: str
     seconds_an_epoch: dict[str, float]
     seconds_a_proxy_epoch: float | None
-    is_compiled: bool
-    strong_epochs: int
-    longest_epochs: int
     winner: dict[str, Any] | None = None
+    strong_epochs: int | None = None
+    longest_epochs: int | None = None
 
     @classmethod
     def load(cls, results: Path) -> Plan | None:
@@ -161,41 +156,44 @@ class Plan:
         (results / "plan.json").write_text(json.dumps(vars(self), indent=2) + "\n")
 
 
-def fitting_epochs(
-    schedules: Sequence[int], seconds_an_epoch: float | None, num_trainings: int, minutes: float
-) -> int:
-    """Give the longest schedule with which so many trainings take so many minutes, or the shortest.
+def fitting_epochs(schedules: Sequence[int], seconds_an_epoch: float | None, minutes: float) -> int:
+    """Give the longest schedule that fits in so many minutes, or the shortest.
 
     A part of the minutes is left for starting and stopping. The shortest, too, where an epoch's
-    seconds are not known.
+    seconds, of all trainings together, are not known.
     """
     if seconds_an_epoch is None:
         return schedules[0]
-    most = SHARE_PLANNED * minutes * 60 / (seconds_an_epoch * num_trainings)
+    most = SHARE_PLANNED * minutes * 60 / seconds_an_epoch
     return max((epochs for epochs in schedules if epochs <= most), default=schedules[0])
 
 
-def plan_epochs(scale: Scale, results: Path) -> Plan:
-    """Decide on epochs and `--compile` from the measured speeds, of which any may be missing."""
-    speeds: dict[str, dict[str, float]] = {"nas": {}, "compiled": {}}
-    for row in read_rows(results / "retrain_throughput.csv"):
-        speeds.setdefault(row["loop"], {})[row["recipe"]] = float(row["images_per_second"])
-    plain, compiled = speeds["nas"], speeds["compiled"]
-    is_compiled = plain.keys() == compiled.keys() != set() and (
-        compiled["strong"] >= COMPILE_GAIN * plain["strong"]
-    )
-    chosen = compiled if is_compiled else plain
-    seconds = {name: scale.num_images / speed for name, speed in chosen.items()}
+def plan_speeds(scale: Scale, results: Path) -> Plan:
+    """Begin a plan with the measured speeds, of which any may be missing."""
+    speeds = {
+        row["recipe"]: float(row["images_per_second"])
+        for row in read_rows(results / "retrain_throughput.csv")
+        if row["loop"] == "nas"
+    }
     trial = [r for r in read_rows(results / "training_speed.csv") if r["what"] == "trial"]
-    for_all, for_longest = scale.minutes
-    strong = seconds.get("strong")
     return Plan(
         study=scale.study,
-        seconds_an_epoch=seconds,
+        seconds_an_epoch={name: scale.num_images / speed for name, speed in speeds.items()},
         seconds_a_proxy_epoch=float(trial[-1]["seconds"]) if trial else None,
-        is_compiled=is_compiled,
-        strong_epochs=fitting_epochs(scale.schedules, strong, 2 * scale.seeds, for_all),
-        longest_epochs=fitting_epochs(scale.schedules, strong, 1, for_longest),
+    )
+
+
+def plan_epochs(scale: Scale, plan: Plan, winner: dict[str, Any]) -> Plan:
+    """Decide on the epochs by what one of the winner takes, and one of the hand-made network."""
+    strong = plan.seconds_an_epoch.get("strong")
+    pace = winner["pace"]
+    for_both, for_longest = scale.minutes
+    of_both, of_longest = (strong and strong * n for n in (scale.seeds * (1 + pace), pace))
+    return replace(
+        plan,
+        winner=winner,
+        strong_epochs=fitting_epochs(scale.schedules, of_both, for_both),
+        longest_epochs=fitting_epochs(scale.schedules, of_longest, for_longest),
     )
 
 
@@ -238,7 +236,7 @@ def seed(scale: Scale, plan: Plan | None) -> list[Command]:
 
 def strong(scale: Scale, plan: Plan | None) -> list[Command]:
     """Train the hand-made network and the winner alike, a seed of each at a time."""
-    epochs = plan.strong_epochs if plan else 0
+    epochs = plan and plan.strong_epochs
     return [
         _training(scale, plan, network, "strong", epochs, number + 1)
         for number in range(scale.seeds)
@@ -248,7 +246,7 @@ def strong(scale: Scale, plan: Plan | None) -> list[Command]:
 
 def longest(scale: Scale, plan: Plan | None) -> list[Command]:
     """Train the winner by the longest schedule that fits."""
-    epochs = plan.longest_epochs if plan else 0
+    epochs = plan and plan.longest_epochs
     return [_training(scale, plan, _winner(plan), "strong", epochs, 1)]
 
 
@@ -283,15 +281,14 @@ def _training(
     plan: Plan | None,
     network: str,
     recipe: str,
-    epochs: int,
+    epochs: int | None,
     seeds: int,
     settings: str = "",
 ) -> Command:
     """Train a network; earlier seeds of the same training are there already, but for `fast`."""
     asked = f"{network} --recipe {recipe} --epochs {epochs or 'EPOCHS'} --seeds {seeds}{settings}"
-    is_compiled = plan and plan.is_compiled and not settings  # compiling would count in `fast`
-    flags = f"{scale.settings} --compile" if is_compiled else scale.settings
     num_new = seeds if settings else 1
     an_epoch = plan.seconds_an_epoch.get(recipe) if plan else None
-    seconds = an_epoch and an_epoch * epochs * num_new
-    return Command(f"retrain.py {asked} --study {scale.study} {flags}".strip(), seconds)
+    pace = plan.winner["pace"] if plan and plan.winner and network == _winner(plan) else 1.0
+    seconds = an_epoch and epochs and an_epoch * pace * epochs * num_new
+    return Command(f"retrain.py {asked} --study {scale.study} {scale.settings}".strip(), seconds)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sqlite3
 import sys
+import tarfile
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from measured import write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+PART_NAME = "work.tgz."
+PART_BYTES = 15_000_000
 
 
 def choose_winner(leaderboard: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Take the best network that the search proposed: no hand-made one. Test was never read."""
+    """Take the best network that the search proposed: no hand-made one. Test was never read.
+
+    Its `pace` is the time of its trial by that of the first, the hand-made network's.
+    """
     proposed = [row for row in leaderboard if row["proposed_by"] != "baseline"]
     if not proposed:
         sys.exit("error: the search has scored no network of its own")
@@ -24,7 +33,12 @@ def choose_winner(leaderboard: Sequence[dict[str, Any]]) -> dict[str, Any]:
     kept = ("trial", "architecture", "num_params", "num_macs", "val_accuracy", "denoised")
     kept += ("finalist_accuracy", "finalist_std", "finalist_seeds", "proposed_by", "arch_id")
     best = {name: row[name] for name in kept}
-    return best | {"rank": row.get("rank"), "best_of_all": leaderboard[0]["trial"]}
+    seconds = {each["trial"]: each["elapsed_seconds"] for each in leaderboard}
+    return best | {
+        "pace": round(row["elapsed_seconds"] / seconds.get(0, row["elapsed_seconds"]), 3),
+        "rank": row.get("rank"),
+        "best_of_all": leaderboard[0]["trial"],
+    }
 
 
 def has_scores(url: str, study_name: str) -> bool:
@@ -60,42 +74,75 @@ def write_records(url: str, study_name: str, results: Path) -> None:
 
 
 RECORDED = (
-    "network", "architecture", "arch_id", "num_params", "source_trial", "recipe", "epochs", "seed",
-    "data", "split", "accuracy", "flip_accuracy", "loss", "elapsed_seconds",
+    "network", "architecture", "arch_id", "num_params", "num_macs", "source_trial", "recipe",
+    "epochs", "seed", "data", "split", "accuracy", "flip_accuracy", "loss", "elapsed_seconds",
 )  # fmt: skip
 MADE_WITH = ("device_name", "processes", "compiled", "python", "torch", "git_revision", "git_clean")
 
 
 def record(attributes: dict[str, Any]) -> dict[str, Any]:
     """Give a full training's row: what was trained, what it reached, what it was made with."""
+    from nas.architecture import Architecture
+    from nas.complexity import count_macs
+
     made_with = json.loads(attributes["provenance"])
-    return {name: attributes.get(name) for name in RECORDED} | {
+    num_macs = count_macs(Architecture.from_json(attributes["architecture_json"]))
+    found = attributes | {"num_macs": num_macs}
+    return {name: found.get(name) for name in RECORDED} | {
         name: made_with.get(name) for name in MADE_WITH
     }
 
 
 def pack(work: Path, out: Path) -> None:
-    """Copy what a later call goes on from: databases, results, the newest checkpoint of all.
+    """Keep what a later call goes on from: databases, results, the newest checkpoint of all.
 
-    Not the report, which is large and made again by each call.
+    They become one archive in parts of 15 MB, in the place of those that are in `out`. Not the
+    report, which `status` makes again.
     """
+    with tempfile.TemporaryDirectory() as folder, io.BytesIO() as archive:
+        _copy(work, Path(folder))
+        with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=1) as tar:
+            tar.add(folder, arcname=".")
+        content = archive.getvalue()
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob(f"{PART_NAME}*"):
+        old.unlink()
+    starts = range(0, len(content), PART_BYTES)
+    for number, start in enumerate(starts):
+        (out / f"{PART_NAME}{number:02}").write_bytes(content[start : start + PART_BYTES])
+    print(f"\npacked {len(content) / 1e6:.1f} MB in {len(starts)} parts in {out}")
+
+
+def unpack(folder: Path, work: Path) -> None:
+    """Make a work folder of the parts of `pack`; one that is there already stays as it is.
+
+    Raises:
+        FileNotFoundError: No parts in `folder`.
+    """
+    if work.exists():
+        return
+    parts = sorted(folder.glob(f"{PART_NAME}*"))
+    if not parts:
+        raise FileNotFoundError(f"no {PART_NAME}* in {folder}")
+    content = b"".join(part.read_bytes() for part in parts)
+    part_of = work.with_name(work.name + ".part")
+    shutil.rmtree(part_of, ignore_errors=True)
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
+        tar.extractall(part_of, filter="data")
+    part_of.rename(work)
+
+
+def _copy(work: Path, to: Path) -> None:
     not_packed = shutil.ignore_patterns("report.html")
-    shutil.copytree(work / "results", out / "results", dirs_exist_ok=True, ignore=not_packed)
-    (out / "studies").mkdir(parents=True, exist_ok=True)
+    shutil.copytree(work / "results", to / "results", ignore=not_packed)
+    (to / "studies").mkdir()
     for path in (work / "studies").glob("*.db"):
-        with sqlite3.connect(path) as source, sqlite3.connect(out / "studies" / path.name) as copy:
+        with sqlite3.connect(path) as source, sqlite3.connect(to / "studies" / path.name) as copy:
             source.backup(copy)
         source.close()
         copy.close()
-    for old in (out / "studies").rglob("step-*.safetensors"):
-        old.unlink()
     checkpoints = (work / "studies").rglob("checkpoints/step-*.safetensors")
     for newest in sorted(checkpoints, key=lambda path: path.stat().st_mtime)[-1:]:
-        to = out / newest.relative_to(work)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(newest, to)
-    files = [path for path in out.rglob("*") if path.is_file()]
-    sizes = sorted(((path.stat().st_size, path) for path in files), reverse=True)
-    print(f"\npacked {sum(size for size, _ in sizes) / 1e6:.1f} MB in {out}, the largest:")
-    for size, path in sizes[:3]:
-        print(f"{size / 1e6:6.1f} MB {path.relative_to(out)}")
+        copied = to / newest.relative_to(work)
+        copied.parent.mkdir(parents=True)
+        shutil.copy2(newest, copied)

@@ -19,7 +19,18 @@ import headline_table
 import measured
 import pytest
 from headline import EXIT_LEFT, Log, Session
-from headline_pieces import FULL, PIECES, ROOT, SHORT, Command, Plan, fitting_epochs, plan_epochs
+from headline_pieces import (
+    FULL,
+    PIECES,
+    ROOT,
+    SHORT,
+    Command,
+    Plan,
+    fitting_epochs,
+    plan_epochs,
+)
+
+from nas.architecture import Architecture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +39,9 @@ PLAN = Plan(
     study=FULL.study,
     seconds_an_epoch={"strong": 2.0, "seed": 3.0},
     seconds_a_proxy_epoch=1.0,
-    is_compiled=False,
+    winner={"trial": 42, "pace": 1.5},
     strong_epochs=200,
     longest_epochs=600,
-    winner={"trial": 42},
 )
 
 
@@ -51,9 +61,22 @@ def finish(session: Session, *pieces: str) -> None:
 
 def test_the_longest_schedule_is_chosen_that_fits_its_minutes() -> None:
     schedules = (50, 100, 200)
-    assert fitting_epochs(schedules, 2.0, 6, 54.0) == 200  # 2,400 of 2,916 s
-    assert fitting_epochs(schedules, 2.0, 6, 44.0) == 100  # 2,400 of 2,376 s
-    assert fitting_epochs(schedules, 100.0, 6, 1.0) == 50, "the shortest, where none fits"
+    assert fitting_epochs(schedules, 12.0, 54.0) == 200  # 2,400 of 2,916 s
+    assert fitting_epochs(schedules, 12.0, 44.0) == 100  # 2,400 of 2,376 s
+    assert fitting_epochs(schedules, 600.0, 1.0) == 50, "the shortest, where none fits"
+    assert fitting_epochs(schedules, None, 54.0) == 50, "the shortest, where nothing is known"
+
+
+def test_a_winner_of_slow_steps_gets_fewer_epochs_and_more_time() -> None:
+    slow, as_fast = (plan_epochs(FULL, PLAN, {"trial": 1, "pace": pace}) for pace in (3.0, 1.0))
+    # Three seeds of each, 2 s an epoch of the hand-made one: 24 and 12 s; 54 minutes are 2,916 s.
+    assert (slow.strong_epochs, as_fast.strong_epochs) == (100, 200)
+    assert (slow.longest_epochs, as_fast.longest_epochs) == (200, 600)
+    seconds = {c.text.split(" --recipe")[0]: c.seconds for c in PIECES["strong"](FULL, slow)}
+    assert seconds == {
+        "retrain.py --model ResNet26_97": 200.0,
+        "retrain.py --trial 1": 600.0,
+    }
 
 
 def test_the_short_scale_has_every_piece_that_its_winner_needs() -> None:
@@ -124,24 +147,10 @@ def test_without_speeds_the_shortest_schedules_are_planned(session: Session) -> 
         session.log.add(each, 0.0, 1.0, 2)
     session.decide()
     plan = Plan.load(session.results)
-    assert plan == Plan(
-        study=FULL.study,
-        seconds_an_epoch={},
-        seconds_a_proxy_epoch=None,
-        is_compiled=False,
-        strong_epochs=FULL.schedules[0],
-        longest_epochs=FULL.schedules[0],
-    )
+    assert plan == Plan(study=FULL.study, seconds_an_epoch={}, seconds_a_proxy_epoch=None)
+    plan = plan_epochs(FULL, plan, {"trial": 42, "pace": 2.0})
     (first, *_) = PIECES["strong"](FULL, plan)
     assert (f"--epochs {FULL.schedules[0]} " in first.text, first.seconds) == (True, None)
-
-
-def test_networks_are_compiled_only_where_both_recipes_gain(session: Session) -> None:
-    rows = [("strong", "nas", 100), ("seed", "nas", 100), ("strong", "compiled", 200)]
-    names = ("recipe", "loop", "images_per_second")
-    path = session.results / "retrain_throughput.csv"
-    measured.write_rows(path, [dict(zip(names, row, strict=True)) for row in rows])
-    assert not plan_epochs(FULL, session.results).is_compiled
 
 
 def test_trainings_wait_for_the_search(session: Session) -> None:
@@ -149,34 +158,41 @@ def test_trainings_wait_for_the_search(session: Session) -> None:
         session.do(["strong"])
 
 
-def test_epochs_and_compile_follow_the_measured_speeds_and_are_decided_once(
-    session: Session,
-) -> None:
-    def write(compiled: int) -> None:
-        speeds = {"nas": 25_000, "compiled": compiled, "dataloader": 1}
+class WithLeaderboard(Session):
+    """Has a study whose trial 3, of half the speed, is the best after the hand-made network."""
+
+    def leaderboard(self) -> list[dict[str, Any]]:
+        return leaderboard((0, "baseline", 8.0), (3, "default", 16.0), (7, "default", 4.0))
+
+
+def test_speeds_winner_and_epochs_are_decided_in_turn_and_once(session: Session) -> None:
+    def write(speed: int) -> None:
         rows = [
-            {"recipe": recipe, "loop": loop, "images_per_second": speed}
+            {"recipe": recipe, "loop": loop, "images_per_second": images}
             for recipe in ("strong", "seed")
-            for loop, speed in speeds.items()
+            for loop, images in {"nas": speed, "dataloader": 1}.items()
         ]
         measured.write_rows(session.results / "retrain_throughput.csv", rows)
 
+    session = WithLeaderboard(**vars(session))
     trial = {"num_params": 5, "what": "trial", "seconds": 1.5}
     measured.write_rows(session.results / "training_speed.csv", [trial])
     finish(session, "speed")
-    write(compiled=50_000)
+    write(25_000)
+    session.decide()
+    speeds = {"strong": 2.0, "seed": 2.0}
+    assert Plan.load(session.results) == Plan(
+        study=FULL.study, seconds_an_epoch=speeds, seconds_a_proxy_epoch=1.5
+    )
+    write(1)
+    finish(session, "search")
     session.decide()
     plan = Plan.load(session.results)
-    assert plan == Plan(
-        study=FULL.study,
-        seconds_an_epoch={"strong": 1.0, "seed": 1.0},
-        seconds_a_proxy_epoch=1.5,
-        is_compiled=True,
-        strong_epochs=400,
-        longest_epochs=1000,
-    )
-    assert "--compile" in PIECES["strong"](FULL, plan)[0].text
-    write(compiled=1)
+    assert plan is not None
+    assert plan.seconds_an_epoch == speeds
+    assert plan.winner is not None
+    assert (plan.winner["trial"], plan.winner["pace"]) == (3, 2.0)
+    assert plan == plan_epochs(FULL, plan, plan.winner)
     session.decide()
     assert Plan.load(session.results) == plan
 
@@ -188,17 +204,24 @@ def test_what_was_decided_at_another_scale_decides_nothing(session: Session) -> 
         short.left(["strong"])
 
 
-def test_the_winner_is_the_best_that_the_search_proposed() -> None:
+def leaderboard(*ranked: tuple[int, str, float]) -> list[dict[str, Any]]:
+    """Make its rows of (trial, proposed by, seconds)."""
     columns = (
         "architecture", "num_params", "num_macs", "val_accuracy", "denoised", "finalist_accuracy",
         "finalist_std", "finalist_seeds", "arch_id",
     )  # fmt: skip
-    rows = [
-        dict.fromkeys(columns, 0) | {"rank": rank, "trial": trial, "proposed_by": who}
-        for rank, (trial, who) in enumerate([(0, "baseline"), (7, "default"), (3, "default")])
+    return [
+        dict.fromkeys(columns, 0)
+        | {"rank": rank, "trial": trial, "proposed_by": who, "elapsed_seconds": seconds}
+        for rank, (trial, who, seconds) in enumerate(ranked)
     ]
+
+
+def test_the_winner_is_the_best_that_the_search_proposed() -> None:
+    rows = leaderboard((0, "baseline", 8.0), (7, "default", 12.0), (3, "default", 4.0))
     winner = headline_records.choose_winner(rows)
-    assert (winner["trial"], winner["best_of_all"]) == (7, 0)
+    assert (winner["trial"], winner["best_of_all"], winner["pace"]) == (7, 0, 1.5)
+    assert headline_records.choose_winner(rows[1:])["pace"] == 1.0, "nothing to compare with"
 
 
 def test_a_command_is_stopped_as_by_ctrl_c_when_time_is_up() -> None:
@@ -230,7 +253,7 @@ def test_commands_find_this_package_and_what_was_on_the_path(
 
 
 def test_a_pack_holds_databases_results_and_the_newest_checkpoints(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     folder = work / "studies" / "s" / "trial-1" / "strong" / "seed-0"
@@ -243,26 +266,43 @@ def test_a_pack_holds_databases_results_and_the_newest_checkpoints(
     (work / "results" / "report.html").write_text("large, and made again")
     database = sqlite3.connect(work / "studies" / "s.db")
     database.executescript("PRAGMA journal_mode=WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1);")
+    monkeypatch.setattr(headline_records, "PART_BYTES", 100)
     headline_records.pack(work, out)
+    (out / "work.tgz.99").write_text("of a larger pack before")
     headline_records.pack(work, out)
     database.close()
-    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    copy = tmp_path / "copy"
+    headline_records.unpack(out, copy)
+    names = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     assert names == {
         "results/commands.csv",
         "studies/s.db",
         "studies/s/trial-1/strong/seed-0/checkpoints/step-000000002-bb.safetensors",
     }
-    copied = sqlite3.connect(out / "studies" / "s.db")
+    copied = sqlite3.connect(copy / "studies" / "s.db")
     assert copied.execute("SELECT x FROM t").fetchall() == [(1,)]
     copied.close()
-    assert "packed" in capsys.readouterr().out
+    assert f"in {len(list(out.iterdir()))} parts in {out}" in capsys.readouterr().out
+    assert max(path.stat().st_size for path in out.iterdir()) == 100
+    (copy / "new").touch()
+    headline_records.unpack(out, copy)
+    assert (copy / "new").exists(), "a folder that is there stays"
+    with pytest.raises(FileNotFoundError, match=r"no work\.tgz"):
+        headline_records.unpack(tmp_path / "nowhere", tmp_path / "other")
 
 
 def test_a_full_training_becomes_a_row_with_its_device_but_not_its_host() -> None:
     made_with = {"device_name": "a GPU", "host": "secret", "torch": "2.11.0"}
-    attributes = {"network": "n", "seed": 1, "provenance": json.dumps(made_with)}
+    arch = Architecture.of([3, 3, 3, 3], [128, 100, 164, 200])
+    attributes = {
+        "network": "n",
+        "seed": 1,
+        "architecture_json": arch.to_json(),
+        "provenance": json.dumps(made_with),
+    }
     row = headline_records.record(attributes)
     assert (row["network"], row["seed"], row["device_name"]) == ("n", 1, "a GPU")
+    assert row["num_macs"] == 1_179_483_088
     assert "secret" not in row.values()
 
 
@@ -275,6 +315,7 @@ def training(network: str, seed: int, accuracy: float, **others: Any) -> dict[st
         "recipe": "strong-epochs200",
         "split": "test",
         "num_params": 4_900_000,
+        "num_macs": 1_200_000_000,
         "epochs": 200,
         "device_name": "a GPU",
         "seed": seed,
@@ -311,8 +352,17 @@ def test_more_than_two_standard_errors_is_better_and_less_is_not_distinguishable
     assert verdict_of(baseline, [0.980, 0.981, 0.979]).startswith("ResNet26_97 beats trial-42")
 
 
-def test_one_seed_is_never_better() -> None:
-    assert "not distinguishable (fewer than two seeds)" in verdict_of([0.99], [0.5, 0.51])
+def test_fewer_than_three_common_seeds_are_never_better() -> None:
+    assert "not distinguishable (fewer than 3 common seeds)" in verdict_of(
+        [0.99, 0.991], [0.5, 0.51, 0.52]
+    )
+
+
+def test_a_seed_that_one_network_has_alone_does_not_count() -> None:
+    baseline = [0.970, 0.971, 0.969]
+    assert "beats ResNet26_97 under strong-epochs200 by 0.17 points" in verdict_of(
+        [0.9717, 0.9727, 0.9707, 0.1], baseline
+    )
 
 
 def test_the_page_is_made_from_the_files_alone(tmp_path: Path) -> None:
@@ -332,10 +382,10 @@ def test_the_page_is_made_from_the_files_alone(tmp_path: Path) -> None:
     page = headline_table.page(tmp_path)
     assert "The search, finalists included, took 15.0 min in 2 call(s)." in page
     assert (
-        "| trial-42 | 4,900,000 | strong-epochs200 | 200 | 3 | test | 97.40 % +- 0.10 "
+        "| trial-42 | 4,900,000 | 1,200M | strong-epochs200 | 200 | 3 | test | 97.40 % +- 0.10 "
         "| 97.40 % +- 0.10 | 100 | a GPU |"
     ) in page
     assert "- trial-42 beats ResNet26_97 under strong-epochs200 by 0.40 points" in page
-    assert "- 95 % on test: first after 12.5 s of training (trial-42, 10 epochs" in page
-    assert "- 97 % on test: first after 100.0 s of training (ResNet26_97" in page
+    assert "- 95 % on test: first after 12.5 s of training and saving (trial-42, 10 epochs" in page
+    assert "- 97 % on test: first after 100.0 s of training and saving (ResNet26_97" in page
     assert "- 97.5 % on test: by none of these." in page
