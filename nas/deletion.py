@@ -51,12 +51,13 @@ def delete(storage: RDBStorage, name: str) -> Path | None:
             if token is not None:
                 _forget(inside, token)
         is_empty = not optuna.get_all_study_names(inside)
-    own = STUDIES / f"{name}.db"
-    if not is_empty or storage.url != sqlite_url(own):
+    names = (name, *(f"{name}-{kind}" for kind in SISTERS))  # one of networks from elsewhere, too
+    own = {sqlite_url(file): file for file in (STUDIES / f"{each}.db" for each in names)}
+    if not is_empty or storage.url not in own:
         return None
     storage.engine.dispose()
-    remove_sqlite(own)
-    return own
+    remove_sqlite(own[storage.url])
+    return own[storage.url]
 
 
 def _forget(inside: RDBStorage, token: str) -> None:

@@ -23,17 +23,18 @@ FINALISTS, RETRAIN = "finalists", "retrain"
 SISTERS = (FINALISTS, RETRAIN)
 
 
-def is_sister_name(name: str) -> bool:
-    """Tell whether this is the name of some study's sister."""
-    return name.endswith(tuple(f"-{kind}" for kind in SISTERS))
+def owner_of(name: str) -> str:
+    """Give the study whose sister this is the name of, or the name itself."""
+    return name.rpartition("-")[0] if name.endswith(tuple(f"-{k}" for k in SISTERS)) else name
 
 
-def refuse_sister_name(name: str) -> None:
-    """Refuse (UserError) a name that would make a study some other one's sister."""
-    if is_sister_name(name):
+def check_new_name(name: str) -> None:
+    """Refuse (UserError) what no study can be called, and what some study's sister is called."""
+    check_name(name)
+    if owner_of(name) != name:
         raise UserError(
-            f"--study {name!r} ends as what is measured of a study later is called "
-            f"({', '.join(SISTERS)}); name it otherwise"
+            f"{name!r} ends as what is measured of a study later is called "
+            f"({', '.join(SISTERS)}); give --study another name"
         )
 
 
@@ -65,17 +66,30 @@ def find_study(name: str | None, url: str | None) -> Study:
         url: Its database, or `None` for the SQLite files under `studies/`.
 
     Raises:
-        UserError: None, or several to choose from (the line lists them), or one of other programs.
+        UserError: None, or several to choose from (the line lists them), one of other programs, or
+            one that is not set up yet.
     """
     chosen, storage = find_storage(name, url)
-    study = optuna.load_study(study_name=chosen, storage=storage)
+    study = load_study(storage, chosen)
+    if study is None:
+        raise UserError(
+            f"{chosen!r} has no search, only full trainings of networks from elsewhere; "
+            f"optuna-dashboard {shown_url(storage.url)} shows them"
+        )
     if "identity" not in study.user_attrs:
         raise UserError(f"study {chosen!r} was not made by this tool; name another")
+    if "token" not in study.user_attrs:
+        raise UserError(
+            f"study {chosen!r} is not set up: that was interrupted, or is under way; the search "
+            "command that began it completes it"
+        )
     return study
 
 
 def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
     """Find a study as `find_study` does, also one of other programs; gives its name and database.
+
+    A name of which only sisters are there is found, too, but only if it is asked for.
 
     A file that cannot be read is in the way only if the study is in none of the others.
 
@@ -93,8 +107,8 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
             unreadable += f"; {error}"
             continue
         for known in optuna.get_all_study_names(storage):
-            if not is_sister_name(known):
-                found.setdefault(known, {})[each] = storage
+            if owner_of(known) in (known, name):
+                found.setdefault(owner_of(known), {})[each] = storage
     listed = ", ".join(sorted(found)) or "none"
     if not found or (name is not None and name not in found):
         what = "no study" if name is None else f"no study {name!r}"

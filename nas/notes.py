@@ -10,6 +10,7 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna_dashboard import get_note, save_note
 
+from nas.errors import UserError
 from nas.proposed import trial_id
 from nas.study import get_trial
 
@@ -70,9 +71,13 @@ def set_note(study: Study, number: int, text: str) -> None:
     Its text is escaped, so that the dashboard shows it as it was typed.
 
     Raises:
-        UserError: No trial of this number.
+        UserError: No trial of this number, or a text that is none.
     """
     get_trial(study, number)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError("the note is not UTF-8 text; type it again") from None
     escaped = html.escape(text, quote=False).replace("[//]", "&#91;//]")  # what ends a section
     write_note(study, number, HEADING, escaped)
 

@@ -13,7 +13,9 @@ import optuna
 import torch
 
 from nas.complexity import count_macs
+from nas.errors import UserError
 from nas.evaluation import evaluate
+from nas.failures import is_out_of_memory
 from nas.feasible import Region
 from nas.finalists import final_proxy
 from nas.plan import baselines
@@ -22,6 +24,7 @@ from nas.proxy import ProxyConfig, ProxyData, train_proxy
 from nas.replayed import STEPS_BEFORE
 from nas.samplers import Exhausted
 from nas.study import enqueue
+from nas.training import DivergedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,7 +138,17 @@ def _pace(plan: Plan, arch: Architecture, size: int, num_steps: int) -> Pace:
         if done == WARM_UP_STEPS:
             started = _now(device)
 
-    model, _ = train_proxy(arch, part, config, on_step=on_step)
+    try:
+        model, _ = train_proxy(arch, part, config, on_step=on_step)
+    except DivergedError as error:
+        raise UserError(f"a trial by this schedule fails: {error}; lower its peak_lr") from None
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"a step of {size} images needs more memory than there is; a search splits it, "
+            "--batch-size N makes it smaller"
+        ) from None
     trained = _now(device)
     evaluate(
         model,

@@ -105,8 +105,8 @@ class RetrainConfig(presets.Config):
         """
         name, config = presets.load("recipes", name_or_file, cls)
         given = {key: value for key, value in settings.items() if value is not None}
-        label = "-".join([name, *(_label(*item) for item in given.items())])
-        return label, presets.changed(config, given)
+        changed = presets.changed(config, given)
+        return name + presets.label(changed, given), changed
 
     @property
     def training(self) -> TrainingConfig:
@@ -119,8 +119,3 @@ class RetrainConfig(presets.Config):
         """Make what is done to training images."""
         mean = normalization.mean.round().to(torch.uint8)
         return tuple(AUGMENTATIONS[name](self.resolution, mean) for name in self.augmentations)
-
-
-def _label(key: str, value: object) -> str:
-    shown = "+".join(map(str, value)) if isinstance(value, list | tuple) else f"{value}"
-    return f"{key.replace('_', '')}{shown}"

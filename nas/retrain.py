@@ -83,7 +83,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.data_sets import full_name, short_name
     from nas.distributed import join
     from nas.errors import UserError
-    from nas.find_study import find_study, study_folder, study_url
+    from nas.find_study import find_study, study_folder, url_of
     from nas.formats import require_available
     from nas.full_training import require_fit
     from nas.recipe import RetrainConfig
@@ -139,7 +139,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         is_compiled=compile,
         formats=tuple(export),
     )
-    with database_failures_in_one_line(storage or study_url(name)):
+    with database_failures_in_one_line(url_of(work.sister)):
         retrained = _run(work, networks, seeds)
         if top is not None:
             winner = best_by_mean(retrained)

@@ -151,15 +151,14 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
 
     from nas.data_sets import full_name  # these load torch, which takes seconds
     from nas.finalists import Finalists
-    from nas.find_study import check_name, refuse_sister_name, study_url
+    from nas.find_study import check_new_name, study_url
     from nas.plan import Plan
     from nas.presets import changed
     from nas.storage import storage_url
     from nas.training import choose_device
 
     if study is not None:  # in any database, for `studies/` gets a folder of that name
-        check_name(study)
-        refuse_sister_name(study)
+        check_new_name(study)
     devices = _devices(choose_device(device))
     flags = {
         "epochs": epochs,
@@ -186,6 +185,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     name = (
         _study_name(training_data.name, space_name, limits, proxy_name) if study is None else study
     )
+    check_new_name(name)  # a file of a space or a proxy may have any name
     num_workers = len(devices) if workers is None else workers
     return Plan(
         url=study_url(name) if storage is None else storage_url(storage),
@@ -227,14 +227,12 @@ def _proxy_config(
     name_or_file: str, max_params: int, changes: dict[str, Any]
 ) -> tuple[str, ProxyConfig]:
     """Read a proxy and change it; that shows in its name: quick-epochs3."""
-    from nas.presets import changed
+    from nas.presets import changed, label
     from nas.proxy import ProxyConfig
 
     name, config = ProxyConfig.load(name_or_file, max_params)
-    suffix = "".join(
-        f"-{key.replace('_', '')}{str(value).removesuffix('.0')}" for key, value in changes.items()
-    )
-    return name + suffix, changed(config, changes)
+    config = changed(config, changes)
+    return name + label(config, changes), config
 
 
 def _for_images(budget: Budget, image_size: int, stem_stride: int) -> Budget:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from nas.find_study import FINALISTS, RETRAIN, is_sister_name
+from nas.find_study import FINALISTS, RETRAIN, owner_of
 from nas.storage import shown_url
 from nas.study import IMPORTED, is_of_its_images
 
@@ -25,8 +25,7 @@ def standings(storage: RDBStorage) -> list[dict[str, Any]]:
     What other programs made is left out.
     """
     names = optuna.get_all_study_names(storage)
-    owners = {n.rpartition("-")[0] if is_sister_name(n) else n for n in names}
-    identities = {n: _identity(storage, n) if n in names else {} for n in owners}
+    identities = {n: _identity(storage, n) if n in names else {} for n in map(owner_of, names)}
     return [
         _standing(storage, name, names, identity)
         for name, identity in sorted(identities.items())
@@ -56,7 +55,7 @@ def _standing(
         "study": name,
         **{state.name.lower(): sum(t.state is state for t in own) for state in TrialState},
         "best_val_accuracy": max((t.value for t in scored if t.value is not None), default=None),
-        "finalists": len({t.user_attrs["source_trial"] for t in final}),
+        "finalists": len({t.user_attrs.get("source_trial") for t in final}),
         "retrained": len(retrained),
         "imported": len(recorded) - len(retrained),
         "best_accuracy": max(filter(None, tested), default=None),

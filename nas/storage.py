@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from sqlalchemy.engine import URL, Dialect, Engine
 
+FORM = "its form is dialect+driver://user@host/name, or a file NAME.db"
 OF_READ_ONLY = "uri=true"  # in the URL of such a file's engine
 SMALLEST_BYTES = 512  # of an SQLite database: one page
 BUSY_SECONDS = 60  # how long SQLite waits for another process's lock
@@ -83,18 +84,19 @@ def shown_url(url: str) -> str:
     return re.sub(r"(password=)[^&]*", r"\1***", hidden, flags=re.IGNORECASE)
 
 
-def database_url(text: str) -> str:
-    """Read a URL, or the path of an SQLite file (UserError: one that no URL can name)."""
+def storage_url(text: str) -> str:
+    """Read what names a database: a URL, or an SQLite file whose name ends in .db.
+
+    Raises:
+        UserError: Neither, or a file that no URL can name.
+    """
     if "://" in text or text.startswith("sqlite:"):
         return text
+    if not text.endswith(".db"):
+        raise UserError(f"{text!r} is no database URL: {FORM}")
     if found := re.search("[?%]", text):
         raise UserError(f"{text}: a database file's name cannot hold {found[0]}; name it otherwise")
     return sqlite_url(Path(text))
-
-
-def storage_url(text: str) -> str:
-    """Read what `--storage` says: a URL, or a file whose name ends in .db."""
-    return database_url(text) if text.endswith(".db") else text
 
 
 def is_begun(url: str) -> bool:
@@ -124,8 +126,8 @@ def open_storage(url: str, *, create: bool = True, is_known: bool = False) -> RD
 
     Args:
         url: SQLAlchemy's form, such as `sqlite:///studies/NAME.db`.
-        create: Whether a missing SQLite file, or missing tables, are created. Without, a file that
-            this user may not write is opened for reading.
+        create: Whether a missing SQLite file, or missing tables, are created. Without, a database
+            that has none is refused, and a file that this user may not write is opened for reading.
         is_known: Whether it was there before, so that a server that is away is waited for.
 
     Raises:
@@ -135,7 +137,7 @@ def open_storage(url: str, *, create: bool = True, is_known: bool = False) -> RD
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() != "sqlite":
-            return _open_server(url, parsed, is_known=is_known)
+            return _open_server(url, parsed, create=create, is_known=is_known)
         path = _check_sqlite(parsed, create=create)
         if not create and not all(map(_may_write, (path, path.parent))):
             return _read_only(path)
@@ -143,9 +145,8 @@ def open_storage(url: str, *, create: bool = True, is_known: bool = False) -> RD
             _check_tables(path)
             storage = _rdb_storage(url, {"connect_args": {"timeout": BUSY_SECONDS}})
     except (ArgumentError, NoSuchModuleError) as error:
-        reason = "its form is dialect+driver://user@host/name, or a file NAME.db"
-        reason = _brief(error) if isinstance(error, NoSuchModuleError) else reason
-        raise UserError(f"--storage {shown_url(url)!r} is no database URL: {reason}") from None
+        reason = _brief(error) if isinstance(error, NoSuchModuleError) else FORM
+        raise UserError(f"{shown_url(url)!r} is no database URL: {reason}") from None
     except ImportError as error:
         raise UserError(f"{shown_url(url)} needs a driver that is missing: {error}") from None
     except DATABASE_ERRORS as error:
@@ -161,13 +162,30 @@ def open_storage(url: str, *, create: bool = True, is_known: bool = False) -> RD
     return storage
 
 
-def _open_server(url: str, parsed: URL, *, is_known: bool) -> RDBStorage:
+def _open_server(url: str, parsed: URL, *, create: bool, is_known: bool) -> RDBStorage:
     options = POSTGRESQL_OPTIONS if parsed.get_backend_name() == "postgresql" else {}
     options = {name: value for name, value in options.items() if name not in parsed.query}
-    opened = partial(_rdb_storage, url, {"pool_pre_ping": True, "connect_args": options})
+    settings = {"pool_pre_ping": True, "connect_args": options}
+
+    def opened() -> RDBStorage:
+        if not create:
+            _require_tables(url, settings)
+        return _rdb_storage(url, settings)
+
     storage = patiently(opened, OperationalError) if is_known else opened()
     event.listen(storage.engine, "do_connect", _connect_patiently)
     return storage
+
+
+def _require_tables(url: str, settings: dict[str, Any]) -> None:
+    from sqlalchemy import create_engine
+
+    engine = create_engine(url, **settings, **QUIET_POOL)
+    try:
+        if "version_info" not in inspect(engine).get_table_names():
+            raise UserError(f"{shown_url(url)} holds no studies; run search.py first")
+    finally:
+        engine.dispose()
 
 
 def _connect_patiently(

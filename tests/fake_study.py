@@ -102,6 +102,7 @@ def fake_study(
     identity = {f"limits.{key}": list(bounds) for key, bounds in BUDGET.bounds.items()}
     study.set_user_attr("identity", json.dumps(identity))
     study.set_user_attr("space", json.dumps(SPACE.to_dict()))
+    study.set_user_attr("token", "fake")
     rng, trials = Random(seed + 1), []
     for index, (arch, params, by) in enumerate(networks(number, seed)):
         attrs = attributes(arch, by) | {"elapsed_seconds": 9.0}

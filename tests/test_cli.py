@@ -117,6 +117,26 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not list(folder.rglob("*.db"))
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("mine-finalists.toml", "ends as what is measured of a study later is called"),
+        ("quick (2).toml", "cannot name a study; give --study a name"),
+        ("what?.toml", "cannot name a study; give --study a name"),
+    ],
+)
+def test_a_name_that_is_made_of_a_files_is_checked_before_anything_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], file: str, message: str
+) -> None:
+    (folder / file).write_text("epochs = 1\nresolution = 8\npeak_lr = 0.1\n")
+    flags = ["--dataset", "synthetic", "--budget", "60k", "--trials", "1", "--device", "cpu"]
+    assert run("search", *flags, "--proxy", f"./{file}") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert [path.name for path in folder.iterdir()] == [file]
+
+
 def test_cifar10_that_is_not_there_names_the_ways_out(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,8 +42,13 @@ def test_a_study_that_is_not_set_up_is_named(
     with closing(sqlite3.connect(f"studies/{NAME}.db")) as database:
         database.execute("DELETE FROM study_user_attributes WHERE key = 'token'")
         database.commit()
-    assert doctor(NAME) == 1
-    assert "is not set up: that was interrupted, or is under way" in capsys.readouterr().out
+    for command in (["doctor", NAME], ["leaderboard"], ["tried", "--model", "ResNet-20"]):
+        with pytest.raises(SystemExit) as left:
+            main(command)
+        assert left.value.code == 2
+        error = capsys.readouterr().err
+        assert "is not set up: that was interrupted, or is under way" in error
+        assert error.count("\n") == 1
 
 
 def test_stale_trials_void_and_missing_claims_are_found_and_mended(

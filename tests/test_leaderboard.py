@@ -131,6 +131,22 @@ def test_the_table_says_of_how_many_seeds_the_finalists_are(
     assert last == "finalist: mean of longer runs with other seeds (2 to 5) on the same val images"
 
 
+@pytest.mark.parametrize(
+    ("by", "kept"), [("finalist", "finalist"), ("raw", "val"), ("denoised", "denoised")]
+)
+def test_a_narrow_table_keeps_the_score_that_ranks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, by: str, kept: str
+) -> None:
+    study = fake_study(number=6)
+    sister = open_sister(study._storage, study.study_name, FINALISTS)
+    origin = {"source_trial": 1, "seed": 0}
+    sister.add_trial(optuna.create_trial(value=0.5, user_attrs=origin))
+    monkeypatch.setenv("COLUMNS", "70")
+    print_table(leaderboard(study, by=by), by)
+    titles = capsys.readouterr().out.splitlines()[0].split()
+    assert titles == ["rank", "trial", kept, "params", "architecture"]
+
+
 def test_few_networks_are_ranked_by_their_scores() -> None:
     ranked = leaderboard(fake_study(number=6))
     assert list(ranked["denoised"]) == list(ranked["val_accuracy"])

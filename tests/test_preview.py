@@ -134,6 +134,18 @@ def test_days_come_with_what_would_make_it_fit(capsys: pytest.CaptureFixture[str
     assert re.search(r"--trials [0-9]+ --finalists 0 +1d00h  fits a day", told)
 
 
+def test_a_schedule_that_diverges_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "steep.toml").write_text("epochs = 1\nresolution = 8\npeak_lr = 100.0\n")
+    with pytest.raises(SystemExit) as left:
+        cli.main(["search", "--dry-run", "--budget", "60k", *FLAGS, "--proxy", "./steep.toml"])
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert "a trial by this schedule fails: the training loss of epoch 1 is nan" in error
+    assert error.count("\n") == 1
+
+
 def test_a_begun_study_is_continued_in_words_only(capsys: pytest.CaptureFixture[str]) -> None:
     begin_study()
     dry_run(*FLAGS, "--study", "begun", trials=3)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.exceptions import StorageInternalError
-from sqlalchemy import make_url, text
+from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from nas.errors import UserError
@@ -70,6 +70,17 @@ def test_a_server_that_was_there_before_is_waited_for(server: Engine, postgres_u
     open_storage(postgres_url, is_known=True).engine.dispose()
     assert mended.finished.is_set()
     mended.join()
+
+
+@pytest.mark.postgres
+def test_a_servers_database_of_others_is_read_and_left_alone(postgres_url: str) -> None:
+    engine = create_engine(postgres_url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE customers (name TEXT)"))
+    with pytest.raises(UserError, match="holds no studies; run search.py first"):
+        open_storage(postgres_url, create=False)
+    assert inspect(engine).get_table_names() == ["customers"]
+    engine.dispose()
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

@@ -325,6 +325,13 @@ def test_a_note_is_read_as_it_was_written(scored: Callable[..., Study], words: s
     assert [each.notes for each in history(study)] == [words]
 
 
+def test_a_note_that_is_no_text_is_refused(scored: Callable[..., Study]) -> None:
+    study = scored(ARCH)
+    with pytest.raises(UserError, match="the note is not UTF-8 text"):
+        set_note(study, 0, b"caf\xe9".decode(errors="surrogateescape"))
+    assert notes(study) == {}
+
+
 def test_what_is_typed_in_the_dashboard_is_a_note_too(scored: Callable[..., Study]) -> None:
     import optuna_dashboard
 
@@ -391,6 +398,29 @@ def test_deletion_takes_sisters_claims_and_the_empty_file_along(
     assert run("delete", NAME, "--yes") == 0
     assert f"{NAME} (1 trials), {NAME}-retrain (1 trials)" in capsys.readouterr().out
     assert not list((folder / "studies").glob("*.db*"))
+
+
+def test_trainings_of_networks_from_elsewhere_are_kept_and_deleted_by_their_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sister = open_sister(open_storage("sqlite:///studies/cifar10-retrain.db"), "cifar10", "retrain")
+    sister.add_trial(optuna.create_trial(value=0.9, user_attrs={"recipe": "strong"}))
+    assert run("leaderboard", "cifar10") == 2
+    shows = "optuna-dashboard sqlite:///studies/cifar10-retrain.db shows them"
+    assert shows in capsys.readouterr().err
+    assert run("backup", "cifar10", "--to", "b.db") == 0
+    assert run("delete", "cifar10", "--yes") == 0
+    assert "deleted cifar10-retrain (1 trials)" in capsys.readouterr().out
+    assert not list((folder / "studies").glob("*.db"))
+    assert (folder / "b.db").exists()
+
+
+def test_trainings_of_networks_from_elsewhere_are_not_the_only_study(
+    scored: Callable[..., Study],
+) -> None:
+    open_sister(open_storage("sqlite:///studies/cifar10-retrain.db"), "cifar10", "retrain")
+    scored(ARCH)
+    assert find_study(None, None).study_name == NAME
 
 
 def test_deletion_leaves_the_other_studies_of_a_database(scored: Callable[..., Study]) -> None:
@@ -549,6 +579,8 @@ def test_studies_that_others_made_are_refused_and_not_listed(
     optuna.create_study(
         storage="sqlite:///studies/mine.db", study_name="pareto", directions=["maximize"] * 2
     ).add_trial(optuna.create_trial(values=[1.0, 2.0]))
+    others = optuna.create_study(storage="sqlite:///studies/mine.db", study_name="mine-finalists")
+    others.add_trial(optuna.create_trial(value=1.0))
     assert run(*command.split()) == 2
     said = "error: study 'pareto' was not made by this tool; name another\n"
     assert capsys.readouterr().err == said

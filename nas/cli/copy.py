@@ -14,7 +14,7 @@ BACKUPS = Path("studies/backups")
 
 
 def copy(
-    source: Annotated[str, typer.Argument(metavar="FROM", help="Database URL or SQLite file")],
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Database URL or file.db")],
     target: Annotated[str, typer.Argument(metavar="TO", help="One without studies")],
 ) -> None:
     """Copy a database: all studies, what was measured of them later, notes and claims.
@@ -23,17 +23,20 @@ def copy(
     nas copy studies/cifar10-resnet-5M-standard.db postgresql+psycopg://me@db.example/nas
     """
     from nas.copying import copy_database
-    from nas.storage import database_failures_in_one_line, database_url, shown_url
+    from nas.storage import database_failures_in_one_line, shown_url, storage_url
 
-    with database_failures_in_one_line(database_url(target)):
-        rows = copy_database(database_url(source), database_url(target))
-    print(f"{_described(rows)} copied to {shown_url(database_url(target))}")
+    old, new = storage_url(source), storage_url(target)
+    with database_failures_in_one_line(new):
+        rows = copy_database(old, new)
+    print(f"{_described(rows)} copied to {shown_url(new)}")
 
 
 def backup(
     study: AnyStudyFirst = None,
     storage: Storage = None,
-    to: Annotated[Path | None, typer.Option(help="A new file; else under studies/backups")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="A new file.db; else under studies/backups")
+    ] = None,
 ) -> None:
     """Copy a study's database, also while it is searched, to a new SQLite file.
 
@@ -42,12 +45,12 @@ def backup(
     """
     from nas.copying import copy_database
     from nas.find_study import find_storage
-    from nas.storage import database_failures_in_one_line, database_url
+    from nas.storage import database_failures_in_one_line, storage_url
 
     chosen, found = find_storage(study, storage)
     name = f"{chosen}-{time.strftime('%Y%m%d-%H%M%S')}.db"
     file = to or BACKUPS / name
-    target = database_url(str(file))
+    target = storage_url(str(file))
     with database_failures_in_one_line(target):
         rows = copy_database(found.url, target)
     print(f"{_described(rows)} in {file}")

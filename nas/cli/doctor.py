@@ -49,14 +49,10 @@ def doctor(
 
 
 def _of_study(name: str | None, url: str | None) -> list[Finding]:
-    from nas.doctor import Finding, examine_study
+    from nas.doctor import examine_study
     from nas.find_study import find_study
 
-    study = find_study(name, url)
-    if "token" not in study.user_attrs:
-        what = f"study {study.study_name!r} is not set up: that was interrupted, or is under way"
-        return [Finding(what, "the search command that began it completes it")]
-    return examine_study(study)
+    return examine_study(find_study(name, url))
 
 
 def _mend(finding: Finding) -> bool:

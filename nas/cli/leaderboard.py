@@ -52,10 +52,10 @@ def leaderboard(
     elif frame.empty:
         print("no network is scored yet")
     else:
-        print_table(frame.head(top))
+        print_table(frame.head(top), by)
 
 
-def print_table(frame: pd.DataFrame) -> None:
+def print_table(frame: pd.DataFrame, by: str = "finalist") -> None:
     """Print leading rows of a leaderboard, folded to the terminal's width.
 
     Where there are finalists, their scores take the place of who proposed a network and of its
@@ -67,8 +67,9 @@ def print_table(frame: pd.DataFrame) -> None:
     rows = [_shown(row) for row in frame.reset_index().to_dict("records")]
     left_out = {"finalist"} if seeds.empty else {"of budget", "by"}
     if console.width < NARROW:
-        ranked_by = "denoised" if seeds.empty else "finalist"
-        left_out |= {"val", "denoised", "of budget", "by"} - {ranked_by}
+        of_finalists = "denoised" if seeds.empty else "finalist"
+        ranked_by = {"raw": "val", "denoised": "denoised"}.get(by, of_finalists)
+        left_out |= {"val", "denoised", "finalist", "of budget", "by"} - {ranked_by}
     if console.width < NARROWER:
         left_out |= {"params"}
     table = Table(box=None, pad_edge=False, header_style="bold")

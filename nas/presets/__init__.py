@@ -18,7 +18,7 @@ from nas.blocks import block_type
 from nas.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
     from importlib.resources.abc import Traversable
 
 STUDIES = Path("studies")
@@ -86,6 +86,19 @@ def changed(config: ConfigT, settings: Mapping[str, object]) -> ConfigT:
         raise UserError(
             f"{flags}: {line.removeprefix(f'{named[0]}: ') if named else line}"
         ) from None
+
+
+def label(config: BaseModel, names: Container[str]) -> str:
+    """Write settings as the end of a name, however they were given: `-epochs3-peaklr0.5`."""
+    return "".join(
+        f"-{name.replace('_', '')}{_in_a_name(getattr(config, name))}"
+        for name in type(config).model_fields
+        if name in names
+    )
+
+
+def _in_a_name(value: object) -> str:
+    return "+".join(value) if isinstance(value, tuple) else str(value).removesuffix(".0")
 
 
 def hand_made() -> dict[str, Architecture]:
@@ -177,5 +190,8 @@ def _first_line(error: ValidationError, config: type[BaseModel]) -> str:
         message = first["msg"].removeprefix("Value error, ")
         line = f"{message[:1].lower()}{message[1:]}"
         if where:
-            line = f"{where}: {line}, not {first['input']!r}"
+            joined = (
+                "; given" if first["type"] == "value_error" else ", not"
+            )  # ours may list others
+            line = f"{where}: {line}{joined} {first['input']!r}"
     return line if len(errors) == 1 else f"{line} (and {len(errors) - 1} more)"

@@ -67,6 +67,13 @@ def test_every_setting_of_a_recipe_has_a_flag() -> None:
     assert RetrainConfig.model_fields.keys() <= known
 
 
+def test_the_same_settings_make_the_same_name_in_any_order_and_type() -> None:
+    one = RetrainConfig.load("strong", epochs=3, peak_lr=1.0)
+    other = RetrainConfig.load("strong", peak_lr=1, epochs=3)
+    assert one == other
+    assert one[0] == "strong-epochs3-peaklr1"
+
+
 def test_augmentations_by_flag_show_in_the_name() -> None:
     name, config = RetrainConfig.load("seed", augmentations=["flip", "cutout"], epochs=None)
     assert (name, config.augmentations) == ("seed-augmentationsflip+cutout", ("flip", "cutout"))
