@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,11 +90,15 @@ LADDERS: dict[str, tuple[tuple[str, float], ...]] = {
 def read(path: Path) -> pd.DataFrame:
     """Read the rows, one a run, with the `cost` of each: seconds of CPU, or else of the device.
 
-    The first line says what was measured.
+    The first line says what was measured. Different networks of one number end the program: given
+    architectures were measured in another order, or with others.
     """
     with path.open(encoding="utf-8") as file:
         device = json.loads(file.readline().removeprefix("#")).get("device", "cpu")
     frame = pd.read_csv(path, comment="#", dtype={"train_losses": str})
+    alike = frame.groupby("network")["arch_id"].nunique()
+    if (alike > 1).any():
+        sys.exit(f"error: {path} has several networks of the number {alike.idxmax()}")
     cost = frame["cpu_seconds" if device == "cpu" else "elapsed_seconds"]
     return on_one_device(frame.assign(cost=cost))
 
@@ -112,9 +117,14 @@ def on_one_device(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def against(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Have another reference count, as that at 32 pixels; the usual one is a candidate then."""
+    """Have another reference count, as that at 32 pixels; the usual one is a candidate then.
+
+    Not with a seed that both have: shared initial weights and batches make them agree.
+    """
     if reference == REFERENCE:
         return rows
+    shared = rows["seed"].isin(rows.loc[rows["candidate"] == reference, "seed"])
+    rows = rows[~(shared & (rows["candidate"] == REFERENCE))]
     names = {REFERENCE: f"usual {REFERENCE}", reference: REFERENCE}
     return rows.assign(candidate=rows["candidate"].replace(names))
 

@@ -13,7 +13,7 @@ import pandas as pd
 from nas.architecture import Architecture
 from nas.encoding import Encoding
 from nas.find_study import RETRAIN
-from nas.surrogate import estimate
+from nas.surrogate import MIN_ROWS, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +96,7 @@ def denoise(scored: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
     The model sees what the sampler `default` sees: the parameters in `space`, and the logarithms of
     parameters and multiply-adds. Where it does not fit, the estimate is the score
     (`nas.surrogate`), and so it is of networks with other stages than the space's, whose spread is
-    the model's error.
+    the model's error. Too few networks have no model, and no spread.
     """
     archs = [Architecture.from_json(text) for text in scored["architecture_json"]]
     params = [space.place(arch) for arch in archs]
@@ -107,6 +107,8 @@ def denoise(scored: pd.DataFrame, space: SearchSpace) -> pd.DataFrame:
     found = estimate(np.hstack([columns, costs]), mean[is_placed])
     std = np.full(len(mean), found.cv_error or math.nan)
     mean[is_placed], std[is_placed] = found.mean, found.std
+    if is_placed.sum() < MIN_ROWS:  # nothing is known of luck yet
+        std[:] = math.nan
     return scored.assign(denoised=mean, denoised_std=std)
 
 
@@ -138,11 +140,12 @@ def best_tenth(stages: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `field`, `stage`, `group` ("best tenth" or "the rest"), `num_networks`, and the quartiles
-        `lower`, `median` and `upper`; fields that never vary are left out.
+        `lower`, `median` and `upper`; fields that never vary are left out. No rows where the best
+        tenth is a single network, which has nothing in common with others.
     """
-    if len(stages) < 2:
-        return pd.DataFrame(columns=["field", "stage", "group", "num_networks"])
     is_best = is_best_tenth(stages["val_accuracy"])
+    if is_best.sum() < 2:
+        return pd.DataFrame(columns=["field", "stage", "group", "num_networks"])
     varying = [c for c in stages.columns[2:] if stages[c].nunique() > 1]
     rows = []
     for column in varying:
@@ -235,12 +238,12 @@ def rank_correlation(pairs: pd.DataFrame) -> RankCorrelation | None:
 
 
 def time_spent(trials: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
-    """Add up where the time went: `what`, `num_trials`, `hours`, the most first."""
+    """Add up where the time went, as far as it is known: `what`, `num_trials`, `hours`."""
     ends = {"COMPLETE": "scored", "PRUNED": "over budget", "RUNNING": "running"}
     what = trials["state"].map(ends).fillna("failed: " + trials["fail_reason"].fillna("unknown"))
     of_trials = trials[["elapsed_seconds"]].assign(what=what)
     of_later = later[["elapsed_seconds"]].assign(what=later["measure"])
-    both = pd.concat([of_trials, of_later]).astype({"elapsed_seconds": float})
+    both = pd.concat([of_trials, of_later]).astype({"elapsed_seconds": float}).dropna()
     sums = both.groupby("what", as_index=False).agg(
         num_trials=("elapsed_seconds", "size"), hours=("elapsed_seconds", "sum")
     )

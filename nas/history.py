@@ -13,7 +13,7 @@ from nas.architecture import Architecture
 from nas.complexity import count_params
 from nas.find_study import RETRAIN, SISTERS, find_sister
 from nas.notes import notes
-from nas.study import IMPORTED, RETRIED, is_of_its_images, stored_identity
+from nas.study import IMPORTED, NO_FAULT, is_of_its_images, stored_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SEARCH = "search"
-NO_TRY = (*RETRIED, "duplicate")  # a FAIL for these reasons says nothing about its network
 RESULTS = {
     TrialState.COMPLETE: "scored",
     TrialState.PRUNED: "over budget",
@@ -109,7 +108,7 @@ def _tries(study: Study, kind: str, identity: Mapping[str, Any]) -> Iterator[Try
     written = notes(study)
     for trial in study.get_trials(deepcopy=False):
         attrs = trial.user_attrs
-        if "architecture_json" in attrs and attrs.get("fail_reason") not in NO_TRY:
+        if "architecture_json" in attrs and attrs.get("fail_reason") not in NO_FAULT:
             yield _try(kind, trial, identity, written.get(trial.number, ""))
 
 

@@ -12,7 +12,7 @@ from nas.analysis import denoise, scored
 from nas.errors import UserError
 from nas.find_study import FINALISTS, RETRAIN, SISTERS, find_sister
 from nas.sisters import scored_images
-from nas.study import IMPORTED, scored_trials, stored_space
+from nas.study import IMPORTED, failed_trials, scored_trials, stored_space
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -37,7 +37,7 @@ LATER_ATTRIBUTES = ("arch_id", "network", "architecture", "num_params", "seed", 
 LATER_COLUMNS = ("kind", "trial", "measure", "setup", "attempt", "accuracy", *LATER_ATTRIBUTES)
 # How "best" is called: its columns, the next where the last says nothing.
 RANKINGS = {
-    "finalist": ["finalist_accuracy", "denoised"],
+    "finalist": ["is_whole", "finalist_accuracy", "denoised"],
     "denoised": ["denoised"],
     "raw": ["val_accuracy"],
 }
@@ -72,8 +72,8 @@ def leaderboard(study: Study, *, by: str = "finalist") -> pd.DataFrame:
 
     Args:
         study: The study.
-        by: What "best" means, one of `RANKINGS`; "finalist" ranks finalists by their mean, then the
-            rest by "denoised".
+        by: What "best" means, one of `RANKINGS`; "finalist" ranks finalists by their mean, those of
+            which a seed failed behind the others, then the rest by "denoised".
 
     Returns:
         One row a trial with `COLUMNS`, indexed by rank from 1. `val_accuracy` in [0, 1] is that
@@ -91,8 +91,9 @@ def rank(scored: pd.DataFrame, study: Study, *, by: str = "finalist") -> pd.Data
     """Make a `leaderboard` of scored `trials` that are read already."""
     check_ranking(by)
     denoised = denoise(scored, stored_space(study))
-    frame = denoised.join(finalists(study), on="trial")[list(COLUMNS)]
+    frame = denoised.join(finalists(study), on="trial")
     frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
+    frame = frame[list(COLUMNS)]
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
     return frame
 
@@ -101,14 +102,17 @@ def finalists(study: Study) -> pd.DataFrame:
     """Sum up the scores of finalists.
 
     Returns:
-        One row a network with `FINALIST_COLUMNS`, indexed by the trial of the study.
+        One row a network with `FINALIST_COLUMNS` and `is_whole`, 1 where no seed failed: a mean of
+        those that are left would be of luck. Indexed by the trial of the study.
     """
     sister = find_sister(study, FINALISTS)
     trials = scored_trials(sister) if sister else []
+    failed = {t.user_attrs.get("source_trial") for t in failed_trials(sister)} if sister else set()
     rows = [(t.user_attrs["source_trial"], t.value) for t in trials]
     scores = pd.DataFrame(rows, columns=["trial", "score"], dtype=float).astype({"trial": int})
     found = scores.groupby("trial")["score"].agg(["mean", "std", "size"])
-    return found.set_axis(list(FINALIST_COLUMNS), axis=1)
+    found = found.set_axis(list(FINALIST_COLUMNS), axis=1)
+    return found.assign(is_whole=[float(trial not in failed) for trial in found.index])
 
 
 def check_ranking(by: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
 from nas.retrain_progress import Retrained, RetrainListener
@@ -193,11 +194,14 @@ def _export(work: Retraining, retrained: list[Retrained]) -> None:
 
 
 def best_by_mean(retrained: list[Retrained]) -> str:
-    """Name the network with the highest mean accuracy over its seeds; of equal ones the first."""
+    """Name the network with the highest mean accuracy over its seeds; of equal ones the first.
+
+    One of which a seed failed is behind those of which none did.
+    """
     by_name: dict[str, list[float]] = {}
     for each in retrained:
         by_name.setdefault(each.name, []).append(each.accuracy)
-    return max(by_name, key=lambda name: sum(by_name[name]) / len(by_name[name]))
+    return max(by_name, key=lambda name: (len(by_name[name]), mean(by_name[name])))
 
 
 def _from_study(study: Study, trial: int | None, top: int | None, by: str) -> list[Network]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
+TRAINING = ("architecture_json", "recipe", "recipe_settings")  # its seeds are alike in these
+
 
 def standings(storage: RDBStorage) -> list[dict[str, Any]]:
     """Say where the studies of a database stand, in JSON's types, in the order of their names.
 
-    What other programs made is left out.
+    `best_accuracy` is on test, the best mean over the seeds of a network and recipe: the best seed
+    would be chosen on test. What other programs made is left out.
     """
     names = optuna.get_all_study_names(storage)
     identities = {n: _identity(storage, n) if n in names else {} for n in map(owner_of, names)}
@@ -45,11 +49,12 @@ def _standing(
     own, recorded = trials(name), _scored(trials(f"{name}-{RETRAIN}"))
     retrained = [trial for trial in recorded if trial.user_attrs.get("recipe") != IMPORTED]
     scored, final = _scored(own), _scored(trials(f"{name}-{FINALISTS}"))
-    tested = [
-        t.value
-        for t in retrained
-        if t.user_attrs.get("split") != "val" and is_of_its_images(identity, t.user_attrs)
-    ]
+    tested: dict[tuple[Any, ...], list[float]] = {}
+    for trial in retrained:
+        attrs = trial.user_attrs
+        if attrs.get("split") != "val" and is_of_its_images(identity, attrs):
+            assert trial.value is not None
+            tested.setdefault(tuple(map(attrs.get, TRAINING)), []).append(trial.value)
     ended = [t.datetime_complete for t in (*own, *final, *recorded) if t.datetime_complete]
     return {
         "study": name,
@@ -58,7 +63,7 @@ def _standing(
         "finalists": len({t.user_attrs.get("source_trial") for t in final}),
         "retrained": len(retrained),
         "imported": len(recorded) - len(retrained),
-        "best_accuracy": max(filter(None, tested), default=None),
+        "best_accuracy": max(map(mean, tested.values()), default=None),
         "data": identity.get("data"),
         "max_params": identity.get("limits.num_params", [None, None])[1],
         "last": max(ended).isoformat(timespec="seconds") if ended else None,

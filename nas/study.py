@@ -39,6 +39,7 @@ IMPORTED = "imported"  # the recipe of what was trained elsewhere
 SETUP_SECONDS = 10  # how long a process waits for another one that is creating the study
 LIMITS = "limits."  # before a cost's name, in an identity
 RETRIED = ("interrupted", "lost")  # a FAIL for these reasons is tried again, none for others
+NO_FAULT = (*RETRIED, "duplicate")  # for these it says nothing about its network
 MAX_LOST = 3  # times; then it is the network that ends its workers
 
 
@@ -234,6 +235,12 @@ def stored_limits(study: Study) -> dict[str, tuple[int | None, int]]:
 def scored_trials(study: Study) -> list[FrozenTrial]:
     """List the scored trials, in order."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def failed_trials(study: Study) -> list[FrozenTrial]:
+    """List the trials that failed by their network's fault, in order; they are not tried again."""
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return [trial for trial in failed if trial.user_attrs.get("fail_reason") not in NO_FAULT]
 
 
 def num_scored(study: Study) -> int:

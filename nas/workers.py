@@ -17,7 +17,7 @@ from nas.outages import DATABASE_ERRORS, MAX_CUTS, impatient, through_cuts, was_
 from nas.proposed import trial_id
 from nas.register import BEAT_SECONDS, Lookout, Place
 from nas.samplers import Exhausted, NothingFits
-from nas.study import RETRIED, TrialFailed, fail, num_scored, num_since_best, requeue
+from nas.study import NO_FAULT, TrialFailed, fail, num_scored, num_since_best, requeue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -268,7 +268,7 @@ def _is_device_lost(error: Exception) -> bool:
 
 def _counts_as_failure(trial: FrozenTrial) -> bool:
     reason = trial.user_attrs.get("fail_reason")
-    return trial.state is TrialState.FAIL and reason not in (*RETRIED, "duplicate")
+    return trial.state is TrialState.FAIL and reason not in NO_FAULT
 
 
 def _reason(trial: FrozenTrial) -> str:

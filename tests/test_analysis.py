@@ -86,6 +86,22 @@ def test_the_best_tenth_is_compared_with_the_rest() -> None:
     assert by_group.loc["the rest", ["num_networks", "median"]].tolist() == [18, 9.5]
 
 
+def test_a_best_tenth_of_one_network_has_nothing_in_common() -> None:
+    scored = frame([0.1 * number for number in range(14)])
+    archs = [Architecture.of([1, depth], [8, 16]) for depth in range(1, 15)]
+    scored["architecture_json"] = [arch.to_json() for arch in archs]
+    assert analysis.best_tenth(analysis.stages(scored)).empty
+
+
+def test_time_that_is_not_known_is_left_out() -> None:
+    trials = pd.DataFrame(
+        {"state": ["COMPLETE", "RUNNING"], "fail_reason": None, "elapsed_seconds": [3600.0, None]}
+    )
+    later = pd.DataFrame({"elapsed_seconds": [None, 7200.0], "measure": ["imported", "retrain"]})
+    spent = analysis.time_spent(trials, later)
+    assert dict(zip(spent["what"], spent["hours"], strict=True)) == {"retrain": 2, "scored": 1}
+
+
 def test_trials_hold_what_was_scored_and_what_failed() -> None:
     trials = results.trials(fake_study(number=20, num_failed=2))
     assert list(trials["state"]) == ["COMPLETE"] * 20 + ["FAIL"] * 2

@@ -372,6 +372,26 @@ def test_another_reference_is_one_that_the_usual_one_is_compared_with() -> None:
     assert not any("reference" in name for name in usual.index)
 
 
+def test_a_seed_that_both_references_have_is_no_evidence() -> None:
+    rank = [float(network) for network in range(COUNT)]
+    rows = rows_of(reference32=rank)
+    rows.loc[rows["candidate"] == "reference32", "seed"] = 100
+    table = report.fidelity(report.against(rows, "reference32"))
+    found = [name for name in table["candidate"] if name.startswith("usual")]
+    assert found
+    assert all(name.startswith("usual reference seed 101") for name in found)
+
+
+def test_rows_that_number_different_networks_alike_are_refused(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "rows.csv", SETTING)
+    for arch_id, seed in (("a", 100), ("b", 101)):
+        columns = dict.fromkeys(proxy_fidelity.COLUMNS, 1)
+        told = {"arch_id": arch_id, "candidate": "reference", "seed": seed, "device": "cpu"}
+        rows.append(columns | told)
+    with pytest.raises(SystemExit, match="several networks of the number 1"):
+        report.read(rows.path)
+
+
 # Measuring
 
 

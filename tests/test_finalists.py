@@ -257,7 +257,7 @@ def test_numbers_of_finalists_are_read() -> None:
 
 @pytest.mark.parametrize("text", ["5", "x", "5x", "0x3", "5x0", "5x3x1", "-1x2", "axb", "1000x1"])
 def test_wrong_numbers_of_finalists_are_refused_in_one_line(text: str) -> None:
-    with pytest.raises(UserError, match="^--finalists: it is .*, such as 5x3, or 0, not"):
+    with pytest.raises(UserError, match="^--finalists: it is .*, such as 5x3, or 0; given"):
         changed(ProxyConfig.load("quick", 5_000_000)[1], {"finalists": text})
 
 

@@ -13,6 +13,7 @@ import optuna
 import pandas as pd
 import pytest
 from fake_study import SPACE, fake_study, networks, quality
+from optuna.trial import TrialState
 
 from nas.analysis import denoise
 from nas.architecture import Architecture
@@ -129,6 +130,17 @@ def test_the_table_says_of_how_many_seeds_the_finalists_are(
     print_table(leaderboard(study))
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "finalist: mean of longer runs with other seeds (2 to 5) on the same val images"
+
+
+def test_a_finalist_of_which_a_seed_failed_is_behind_the_others() -> None:
+    study = fake_study(number=6)
+    sister = open_sister(study._storage, study.study_name, FINALISTS)
+    for number, values in ((1, [0.9, None]), (2, [0.6, 0.5])):
+        for seed, value in enumerate(values):
+            state = TrialState.FAIL if value is None else TrialState.COMPLETE
+            attrs = {"source_trial": number, "seed": seed, "fail_reason": "diverged"}
+            sister.add_trial(optuna.create_trial(state=state, value=value, user_attrs=attrs))
+    assert leaderboard(study)["trial"].tolist()[:2] == [2, 1]
 
 
 @pytest.mark.parametrize(

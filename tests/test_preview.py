@@ -131,7 +131,19 @@ def test_days_come_with_what_would_make_it_fit(capsys: pytest.CaptureFixture[str
     assert "That is days" in told
     assert "--epochs 500 --width-factor 0.5" in told
     assert "--proxy quick" not in told, "its thousand epochs were asked for"
-    assert re.search(r"--trials [0-9]+ --finalists 0 +1d00h  fits a day", told)
+    fits = re.search(r"--trials ([0-9]+) --finalists 0 +(1d00h|[0-9]+h[0-9]+m)  fits a day", told)
+    assert fits, told
+
+
+@pytest.mark.parametrize(("asked", "fitting"), [(9, 5), (2, 2)])
+def test_the_trials_that_fit_a_day_are_counted_with_those_that_are_scored(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: int, fitting: int
+) -> None:
+    begin_study()
+    monkeypatch.setattr(preview, "trial_seconds", lambda *_: 6 * 3600)  # four a day
+    monkeypatch.setattr(preview, "finalists_seconds", lambda *_: 30 * 3600)
+    dry_run(*FLAGS, "--study", "begun", trials=asked)
+    assert f"--trials {fitting} --finalists 0" in capsys.readouterr().out
 
 
 def test_a_schedule_that_diverges_is_one_line(

@@ -76,14 +76,15 @@ def test_of_a_thousand_networks_the_best_tenth_and_a_sample_of_the_rest_are_line
     many = analysis.stages(pd.concat([SCORED] * 50, ignore_index=True))
     drawn = stage_figures.parallel_coordinates(many)
     lines = {trace.name: list(trace.x).count(None) for trace in drawn.data}
-    assert lines == {"the rest (300 networks)": 300, "best tenth (100 networks)": 100}
+    assert lines == {"the rest (300 of 900 networks)": 300, "best tenth (100 networks)": 100}
 
 
 def test_the_best_tenth_stands_beside_the_rest_in_boxes() -> None:
     drawn = stage_figures.best_tenth(analysis.best_tenth(analysis.stages(SCORED)))
     medians = [trace.median[0] for trace in drawn.data]
     assert medians == [19.5, 9.5, 78.0, 38.0]  # depth and width of stage 2
-    assert [trace.offsetgroup for trace in drawn.data] == [trace.name for trace in drawn.data]
+    names = {"best tenth": "best tenth (2 networks)", "the rest": "the rest (18 networks)"}
+    assert [names[trace.offsetgroup] for trace in drawn.data] == [t.name for t in drawn.data]
 
 
 def test_the_boxes_are_in_the_order_of_stages_also_where_one_is_of_one_field_alone() -> None:

@@ -105,6 +105,22 @@ def test_the_best_test_accuracy_is_of_no_training_that_left_test_images_alone(
     assert (row["retrained"], row["best_accuracy"]) == (2, 0.75)
 
 
+def test_the_best_test_accuracy_is_a_mean_over_seeds_and_no_lucky_one(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH, OTHER)
+    for seed, (lucky, steady) in enumerate([(0.5, 0.75), (0.875, 0.75)]):
+        record(study, ARCH, lucky, split="test", seed=seed)
+        record(study, OTHER, steady, split="test", seed=seed)
+    run("list", "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["best_accuracy"] == 0.75
+    run("tried", "--blocks", "1,1", "--widths", "4,8")
+    told = capsys.readouterr().out
+    assert ", strong, seed 0: test 50.00%" in told
+    assert ", strong, seed 1: test 87.50%" in told
+
+
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_on_a_narrow_terminal_a_list_has_fewer_columns_and_whole_numbers(
     scored: Callable[..., Study],
@@ -278,7 +294,7 @@ def test_tried_prints_a_name_on_one_line_that_steers_no_terminal(
     record(scored(), ARCH, 0.5, split="test", recipe="imported", network="\x1b[31mred\n\anet")
     run("tried", "--blocks", "1,1", "--widths", "4,8")
     first, *others = capsys.readouterr().out.splitlines()[1:]
-    assert first.startswith("  retrain 0 [31mred net: test 50.00%, ")
+    assert first.startswith("  retrain 0 [31mred net, imported: test 50.00%, ")
     assert others == []
 
 

@@ -64,7 +64,8 @@ def print_table(frame: pd.DataFrame, by: str = "finalist") -> None:
     from rich.table import Table
 
     seeds, console = frame["finalist_seeds"].dropna(), table_console()
-    rows = [_shown(row) for row in frame.reset_index().to_dict("records")]
+    few, many = (0, 0) if seeds.empty else (int(seeds.min()), int(seeds.max()))
+    rows = [_shown(row, has_seeds=few < many) for row in frame.reset_index().to_dict("records")]
     left_out = {"finalist"} if seeds.empty else {"of budget", "by"}
     if console.width < NARROW:
         of_finalists = "denoised" if seeds.empty else "finalist"
@@ -86,23 +87,26 @@ def print_table(frame: pd.DataFrame, by: str = "finalist") -> None:
         table.add_row(*(row[title] for title in titles))
     console.print(table)
     if not seeds.empty:
-        few, many = int(seeds.min()), int(seeds.max())
         number = str(few) if few == many else f"{few} to {many}"
         print(f"finalist: mean of longer runs with other seeds ({number}) on the same val images")
 
 
-def _shown(row: dict[Hashable, Any]) -> dict[str, str]:
+def _shown(row: dict[Hashable, Any], *, has_seeds: bool) -> dict[str, str]:
     return {
         "rank": str(row["rank"]),
         "trial": str(row["trial"]),
         "val": f"{row['val_accuracy']:.2%}",
         "denoised": f"{row['denoised']:.2%}",
-        "finalist": _finalist(row),
+        "finalist": _finalist(row) + (_seeds(row) if has_seeds else ""),
         "params": f"{row['num_params']:,}",
         "of budget": f"{row['budget_share']:.1%}",
         "architecture": str(row["architecture"]),
         "by": str(row["proposed_by"]),
     }
+
+
+def _seeds(row: dict[Hashable, Any]) -> str:
+    return "" if math.isnan(row["finalist_seeds"]) else f" ({row['finalist_seeds']:.0f})"
 
 
 def _finalist(row: dict[Hashable, Any]) -> str:

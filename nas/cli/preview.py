@@ -25,7 +25,7 @@ def show_preview(plan: Plan, target: int) -> None:
     proposed = preview.proposals(plan, NUM_PROPOSALS)
     _print_proposals(plan, proposed)
     middle = sorted(proposed, key=plan.budget.costs["num_macs"])[len(proposed) // 2]
-    _print_time(plan, preview.measure(plan, middle), max(0, target - scored))
+    _print_time(plan, preview.measure(plan, middle), scored, target)
 
 
 def _standing(plan: Plan, target: int) -> int:
@@ -83,9 +83,10 @@ def _print_proposals(plan: Plan, proposed: list[Architecture]) -> None:
     table_console().print(table)
 
 
-def _print_time(plan: Plan, pace: Pace, num_trials: int) -> None:
+def _print_time(plan: Plan, pace: Pace, scored: int, target: int) -> None:
     from nas import preview
 
+    num_trials = max(0, target - scored)
     seconds, at_once = preview.trial_seconds(plan, pace), preview.num_at_once(plan)
     total, threads = seconds * num_trials / at_once, plan.num_threads
     print(
@@ -96,11 +97,16 @@ def _print_time(plan: Plan, pace: Pace, num_trials: int) -> None:
     if final := preview.finalists_seconds(plan, pace) / at_once:
         print(f"finalists  about {duration(final)} more (--finalists 0: none)")
     if total + final > DAY:
-        _print_what_fits(plan, pace, (total + final) * at_once / seconds, at_once)
+        worth = (total + final) * at_once / seconds  # finalists as the trials they are worth
+        in_a_day = min(num_trials, int(DAY * at_once / seconds))
+        fitting = {f"--trials {scored + in_a_day} --finalists 0": seconds * in_a_day / at_once}
+        _print_what_fits(plan, pace, worth, at_once, fitting if in_a_day else {})
 
 
-def _print_what_fits(plan: Plan, pace: Pace, num_trials: float, at_once: int) -> None:
-    """Say how long it would take otherwise; finalists are counted as the trials they are worth."""
+def _print_what_fits(
+    plan: Plan, pace: Pace, num_trials: float, at_once: int, fitting: dict[str, float]
+) -> None:
+    """Say how long it would take otherwise."""
     import os
 
     from nas import preview
@@ -113,8 +119,7 @@ def _print_what_fits(plan: Plan, pace: Pace, num_trials: float, at_once: int) ->
     cores = os.cpu_count() or 1
     if plan.devices == ("cpu",) and at_once < cores:
         totals[f"--workers {cores} (at best)"] = seconds * num_trials / cores
-    if in_a_day := int(DAY * at_once / seconds):
-        totals[f"--trials {in_a_day} --finalists 0"] = DAY
+    totals |= fitting
     width = max(map(len, totals), default=0)
     for flags, total in sorted(totals.items(), key=lambda pair: pair[1]):
         print(f"  {flags:{width}}  {duration(total)}{'' if total > DAY else '  fits a day'}")

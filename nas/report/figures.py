@@ -197,4 +197,5 @@ def time_spent(spent: pd.DataFrame) -> go.Figure:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.2g} h" if hours >= 1 else f"{60 * hours:.2g} min"
+    number, unit = (hours, "h") if hours >= 1 else (60 * hours, "min")
+    return f"{number:,.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"

@@ -51,13 +51,14 @@ def parallel_coordinates(stages: pd.DataFrame) -> go.Figure:
     lows, highs = stages[axes].min(), stages[axes].max()
     scaled = (stages[axes] - lows) / (highs - lows).where(highs > lows, 1)
     is_best = is_best_tenth(stages["val_accuracy"])
-    rest = scaled[~is_best]
-    rest = rest.iloc[:: max(1, -(-len(rest) // MOST_LINES))]
-    for name, rows in (("the rest", rest), ("best tenth", scaled[is_best])):
+    for name, members in (("the rest", scaled[~is_best]), ("best tenth", scaled[is_best])):
+        step = max(1, -(-len(members) // MOST_LINES)) if name == "the rest" else 1
+        rows = members.iloc[::step]
         x, y = _as_one_line(rows)
         style = {"color": COLORS[name], "width": 1.6 if name == "best tenth" else 0.7}
         opacity = 0.85 if name == "best tenth" else 0.35
-        label = f"{name} ({counted(len(rows), 'network')})"
+        of = f"{len(rows):,} of " if step > 1 else ""
+        label = f"{name} ({of}{counted(len(members), 'network')})"
         figure.add_scatter(x=x, y=y, name=label, mode="lines", line=style, opacity=opacity)
     for index, axis in enumerate(axes):
         for height, value in ((-0.06, lows[axis]), (1.06, highs[axis])):
@@ -117,7 +118,7 @@ def best_tenth(frame: pd.DataFrame) -> go.Figure:
                 q3=found["upper"],
                 lowerfence=found["lower"],
                 upperfence=found["upper"],
-                name=group,
+                name=f"{group} ({counted(int(found['num_networks'].max()), 'network')})",
                 legendgroup=group,
                 offsetgroup=group,
                 showlegend=row == 1,
