@@ -88,9 +88,12 @@ def record(attributes: dict[str, Any]) -> dict[str, Any]:
     made_with = json.loads(attributes["provenance"])
     num_macs = count_macs(Architecture.from_json(attributes["architecture_json"]))
     found = attributes | {"num_macs": num_macs}
-    return {name: found.get(name) for name in RECORDED} | {
-        name: made_with.get(name) for name in MADE_WITH
-    }
+    devices = [each["device_name"] for each in (*made_with.get("before", ()), made_with)]
+    return (
+        {name: found.get(name) for name in RECORDED}
+        | {name: made_with.get(name) for name in MADE_WITH}
+        | {"device_name": ", then ".join(dict.fromkeys(devices))}
+    )
 
 
 def pack(work: Path, out: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,7 @@ from nas.errors import UserError, differences
 from nas.files import make_folder, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -34,10 +34,12 @@ class Checkpoint:
     Attributes:
         tensors: By name, on the CPU.
         numbers: The rest of the state, in JSON's types.
+        made_with: The provenance of the processes that came so far, each kind once.
     """
 
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, Any]
+    made_with: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class Checkpoints:
         identity: What must be equal for a checkpoint to be continued, flat.
         keeps_all: Whether old ones stay.
         seconds: From one to the next.
+        made_with: The provenance of this process.
     """
 
     folder: Path
     identity: Mapping[str, Any]
     keeps_all: bool = False
     seconds: float = 60.0
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, step: int, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint and remove the oldest.
@@ -62,7 +66,11 @@ class Checkpoints:
         Raises:
             UserError: The folder cannot be written, or the disk is full; the others are untouched.
         """
-        header = {"identity": dict(self.identity), "numbers": dict(checkpoint.numbers)}
+        header = {
+            "identity": dict(self.identity),
+            "numbers": dict(checkpoint.numbers),
+            "made_with": list(checkpoint.made_with),
+        }
         tensors = {name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
         content = save(tensors, {"json": json.dumps(header)})
         path = self.folder / f"step-{step:09}-{_checksum(content)}.safetensors"
@@ -111,7 +119,7 @@ class Checkpoints:
                 f"{path} is of another training: {different}; remove {self.folder} to start anew, "
                 "or repeat the command that it belongs to"
             )
-        return Checkpoint(load(content), header["numbers"])
+        return Checkpoint(load(content), header["numbers"], header.get("made_with", ()))
 
 
 class _DamagedError(Exception):

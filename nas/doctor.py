@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from nas.find_study import FINALISTS, RETRAIN, find_sister, register_of
+from nas.find_study import FINALISTS, RETRAIN, database_of, find_sister, register_of
 from nas.proposed import trial_id
 from nas.register import Lookout, Register
+from nas.storage import is_read_only
 from nas.study import ATTRIBUTES_VERSION, stored_space
 from nas.workers import look
 
@@ -103,9 +105,10 @@ def examine_study(study: Study) -> list[Finding]:
 
 def _stale_trials(what: str, study: Study, register: Register, space: SearchSpace) -> list[Finding]:
     lookout = Lookout()
-    places = register.places()
-    held = {place.trial_id for place in places if not lookout.is_lost(place)}
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    study.get_trials(deepcopy=False)  # reads a large study before the lock is held, not under it
+    with nullcontext() if is_read_only(database_of(study)) else register.lock():
+        held = {place.trial_id for place in register.places() if not lookout.is_lost(place)}
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     stale = [trial.number for trial in running if trial_id(trial) not in held]
     if not stale:
         return []
@@ -123,19 +126,21 @@ def _claims(study: Study, register: Register) -> list[Finding]:
 
     That of an interrupted trial, which is tried again, is in order.
     """
+    claims = register.claims()  # before the trials: whose claims these are is among them
     trials = {trial_id(trial): trial for trial in study.get_trials(deepcopy=False)}
-    claims = register.claims()
 
-    void = [arch_id for arch_id, owner in claims.items() if owner not in trials]
+    void = {arch_id: owner for arch_id, owner in claims.items() if owner not in trials}
     missing = {
         trial.user_attrs["arch_id"]: id_
         for id_, trial in trials.items()
         if trial.state is TrialState.COMPLETE and trial.user_attrs.get("arch_id") not in claims
     }
 
+    owners = set(void.values())
+
     def claim() -> None:
         for arch_id, id_ in missing.items():
-            register.claim(arch_id, id_, is_void=lambda owner: owner not in trials)
+            register.claim(arch_id, id_, is_void=lambda owner: owner in owners)
 
     findings = [
         Finding(

@@ -20,7 +20,7 @@ from nas.objective import Objective
 from nas.register import Lookout, Register
 from nas.results import leaderboard
 from nas.sisters import finalists_table, open_sister
-from nas.study import enqueue, scored_trials
+from nas.study import TrialFailed, enqueue, scored_trials
 from nas.workers import Worker, look
 
 if TYPE_CHECKING:
@@ -121,12 +121,22 @@ class FinalistObjective(Objective):
 
     def __call__(self, trial: Trial) -> float:
         """Score the trial (TrialFailed: it cannot be scored, and why)."""
+        _refuse_double(trial)
         arch = self._architecture(trial)
         self._describe(trial, arch)
         seeded = self.proxy.model_copy(update={"seed": trial.user_attrs["seed"]})
         result = replace(self, proxy=seeded)._run(arch)  # noqa: SLF001 - its own
         self._record(trial, result)
         return result.val_accuracy
+
+
+def _refuse_double(trial: Trial) -> None:
+    """Refuse a seed that counts already: a lost answer has Optuna add a trial once more."""
+    origin = ("source_trial", "seed")
+    wanted = [trial.user_attrs[name] for name in origin]
+    for other in trial.study.get_trials(deepcopy=False, states=(*UNDECIDED, TrialState.COMPLETE)):
+        if other.number < trial.number and [other.user_attrs.get(n) for n in origin] == wanted:
+            raise TrialFailed("duplicate", f"trial {other.number} is the same")
 
 
 class FinalistWorker(Worker):
@@ -137,8 +147,14 @@ class FinalistWorker(Worker):
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def is_complete(self, target: int) -> bool:  # noqa: ARG002 - the queue says how many
-        """Tell whether none waits or is being scored."""
-        return not self.study.get_trials(deepcopy=False, states=UNDECIDED)
+        """Tell whether none waits or is being scored; what others let go of waits again first."""
+        if self._is_undecided():
+            return False
+        look(self.study, self.register, self.space, self.lookout)
+        return not self._is_undecided()
+
+    def _is_undecided(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=UNDECIDED))
 
     @classmethod
     def of(cls, worker: Worker) -> FinalistWorker:

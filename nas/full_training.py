@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +81,13 @@ class Trained:
         model: The average of the weights where the recipe says so, else the last weights.
         rows: One an epoch.
         elapsed_seconds: Of training, over all interruptions.
+        made_before: The provenance of processes that were stopped, where it is another one.
     """
 
     model: nn.Module
     rows: list[Row]
     elapsed_seconds: float
+    made_before: list[Mapping[str, Any]]
 
 
 def train_in_full(
@@ -139,7 +141,7 @@ def train_in_full(
             saver.rows.append(_row(metrics, state.result, data))
             saver.save_if_due(is_last=state.epoch == config.epochs)
             listener.on_rows(saver.rows)
-    return Trained(state.result.eval(), saver.rows, saver.elapsed_seconds)
+    return Trained(state.result.eval(), saver.rows, saver.elapsed_seconds, saver.made_before)
 
 
 def assist(
@@ -236,6 +238,7 @@ class _Saver:
 
     def __init__(self, state: TrainingState, checkpoints: Checkpoints) -> None:
         self.rows: list[Row] = []
+        self.made_before: list[Mapping[str, Any]] = []
         self._state, self._checkpoints = state, checkpoints
         self._started = self._saved = time.monotonic()
         self._elapsed_before = 0.0
@@ -253,6 +256,8 @@ class _Saver:
         self._state.restore(found.tensors, found.numbers["state"])
         self.rows = found.numbers["rows"]
         self._elapsed_before = found.numbers["elapsed_seconds"]
+        own = self._checkpoints.made_with
+        self.made_before = [each for each in found.made_with if each != own]
 
     def save_if_due(self, *, is_last: bool = False) -> None:
         """Save if the last one is old enough, or nothing more is to come."""
@@ -266,5 +271,8 @@ class _Saver:
             "rows": self.rows,
             "elapsed_seconds": self.elapsed_seconds,
         }
-        self._checkpoints.save(self._state.step, Checkpoint(self._state.tensors(), numbers))
+        made_with = [*self.made_before, self._checkpoints.made_with]
+        self._checkpoints.save(
+            self._state.step, Checkpoint(self._state.tensors(), numbers, made_with)
+        )
         self._saved = time.monotonic()

@@ -20,7 +20,7 @@ from nas.complexity import count_params
 from nas.errors import UserError
 from nas.find_study import RETRAIN
 from nas.history import SEARCH, history
-from nas.notes import write_note
+from nas.notes import write_note_within
 from nas.sheet import read_sheet, write_sheet
 from nas.sheet_rows import Row, Unreadable, parse_rows
 from nas.sisters import open_sister, retrained_table
@@ -269,7 +269,7 @@ class _Import:
             sources = {a["source_trial"]: a["arch_id"] for a in scored if "source_trial" in a}
             for source, arch_id in sorted(sources.items()):
                 table = retrained_table(self._study, sister, source, arch_id)
-                write_note(self._study, source, "Retrained", table)
+                write_note_within(self._study, source, "Retrained", table)
         for arch, name in self._queue.values():
             enqueue(self._study, self._space, arch, proposed_by="imported", name=name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import optuna
@@ -11,11 +12,13 @@ from optuna.samplers import RandomSampler
 from optuna_dashboard import get_note, save_note
 
 from nas.errors import UserError
+from nas.find_study import database_of, register_of
 from nas.proposed import trial_id
 from nas.study import get_trial
+from nas.transaction import one_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
@@ -36,8 +39,22 @@ def write_note(study: Study, number: int, heading: str, body: str) -> None:
     The only thing that can still be written there: a finished trial never changes. What a person
     wrote around the section stays.
     """
+    with _alone_with(study) as own:
+        write_note_within(own, number, heading, body)
+
+
+def write_note_within(study: Study, number: int, heading: str, body: str) -> None:
+    """Write as `write_note`, of a study that was loaded in `one_transaction`."""
     source = study.get_trials(deepcopy=False)[number]
     _write_section(_writable(study)(source), heading, body)
+
+
+@contextmanager
+def _alone_with(study: Study) -> Iterator[Study]:
+    """Write a note as a whole or not, and after what other processes of this tool write."""
+    database = database_of(study)
+    with register_of(study).lock(), one_transaction(database) as inside:
+        yield optuna.load_study(storage=inside, study_name=study.study_name)
 
 
 def _writable(study: Study) -> Callable[[FrozenTrial], Trial]:
@@ -52,7 +69,8 @@ def _writable(study: Study) -> Callable[[FrozenTrial], Trial]:
 
 def write_study_note(study: Study, heading: str, body: str) -> None:
     """Put a section into the dashboard's note on the study, as `write_note` on a trial."""
-    _write_section(study, heading, body)
+    with _alone_with(study) as own:
+        _write_section(own, heading, body)
 
 
 def _write_section(noted: Study | Trial, heading: str, body: str) -> None:

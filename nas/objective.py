@@ -91,7 +91,9 @@ class Objective:
                 trial.suggest_int(name, dist.low, dist.high, step=dist.step)
         if queued is not None:
             return Architecture.from_json(queued)
-        if not is_new:  # a retry of one that was lost before its proposer was written down
+        if not is_new:
+            if "proposed_by" not in trial.user_attrs:  # lost before it was written down
+                trial.set_user_attr("proposed_by", "unknown")
             return self.space.decode(trial.params)
         origin = self.proposer.origin
         names = {"base": self.sampler_name, "repaired": f"{self.sampler_name}, repaired"}

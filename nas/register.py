@@ -36,7 +36,7 @@ from nas.errors import UserError
 from nas.interruption import Interruption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy.engine import Engine
 
@@ -163,6 +163,33 @@ class Lookout:
         return now - since > GRACE_SECONDS
 
 
+class DatabaseFile:
+    """The file that an SQLite database is in, to notice that it is no longer there.
+
+    Args:
+        engine: Any database's; others have no file.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._found = self._find()
+
+    def _find(self) -> tuple[int, int] | None:
+        if self._engine.dialect.name == "sqlite":
+            with suppress(OSError):
+                found = Path(self._engine.url.database or "").stat()
+                return found.st_dev, found.st_ino
+        return None
+
+    def refuse_lost(self) -> None:
+        """Refuse (UserError) to go on in a file that was deleted or replaced, which nobody sees."""
+        if self._find() != self._found:
+            raise UserError(
+                f"{self._engine.url.database} was deleted or replaced while it was in use; what "
+                "was recorded since then is lost"
+            )
+
+
 class Register:
     """Claims, places and the lock of one study.
 
@@ -174,28 +201,16 @@ class Register:
     def __init__(self, engine: Engine, token: str) -> None:
         self._engine = engine
         self._token = token
-        self._file = self._find_file()
+        self._file = DatabaseFile(engine)
         if engine.dialect.name == "sqlite":
             return
         with suppress(IntegrityError), engine.begin() as connection:
             if connection.scalar(select(_LOCKS).where(_LOCKS.c.study == token)) is None:
                 connection.execute(insert(_LOCKS).values(study=token))
 
-    def _find_file(self) -> tuple[int, int] | None:
-        """Identify the file of an SQLite database; `None` where there is none."""
-        if self._engine.dialect.name == "sqlite":
-            with suppress(OSError):
-                found = Path(self._engine.url.database or "").stat()
-                return found.st_dev, found.st_ino
-        return None
-
     def refuse_lost_file(self) -> None:
         """Refuse (UserError) to go on in a file that was deleted or replaced, which nobody sees."""
-        if self._find_file() != self._file:
-            raise UserError(
-                f"{self._engine.url.database} was deleted or replaced while it was in use; what "
-                "was scored since then is lost"
-            )
+        self._file.refuse_lost()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -253,12 +268,12 @@ class Register:
             rows = connection.execute(select(CLAIMS).where(CLAIMS.c.study == self._token))
             return {row.arch_id: row.trial_id for row in rows}
 
-    def drop_claims(self, arch_ids: list[str]) -> None:
-        """Remove claims."""
+    def drop_claims(self, owners: Mapping[str, int]) -> None:
+        """Remove claims, given by the trial id of each architecture; of other trials they stay."""
         with self._engine.begin() as connection:
-            for arch_id in arch_ids:
+            for arch_id, owner in owners.items():
                 mine = (CLAIMS.c.study == self._token) & (CLAIMS.c.arch_id == arch_id)
-                connection.execute(delete(CLAIMS).where(mine))
+                connection.execute(delete(CLAIMS).where(mine & (CLAIMS.c.trial_id == owner)))
 
     def occupy(self, trial_id: int) -> None:
         """Note that a running trial is this process's."""

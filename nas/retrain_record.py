@@ -14,10 +14,12 @@ from nas.complexity import count_params
 from nas.errors import UserError, brief, differences
 from nas.export import CONFIG, read_json, save_model
 from nas.files import write_whole
+from nas.find_study import database_of
 from nas.learning_curve import learning_curve_page
 from nas.notes import write_note
 from nas.outages import DATABASE_ERRORS, impatient, through_cuts
 from nas.proposed import trial_id
+from nas.register import DatabaseFile
 from nas.sisters import (
     ended_elsewhere_in_one_line,
     report_values,
@@ -84,6 +86,10 @@ class RetrainRecord:
     epochs: int
     curve: str
 
+    def __post_init__(self) -> None:
+        """Remember the file of the database."""
+        self._file = DatabaseFile(database_of(self.sister).engine)
+
     @cached_property
     def trial(self) -> Trial:
         """The trial, started or taken up again when it is first needed.
@@ -124,7 +130,12 @@ class RetrainRecord:
             )
 
     def write_rows(self, rows: list[Row]) -> None:
-        """Write the epochs so far to `metrics.csv` and, if the database is there, to the trial."""
+        """Write the epochs so far to `metrics.csv` and, if the database is there, to the trial.
+
+        Raises:
+            UserError: The database's file was deleted or replaced.
+        """
+        self._file.refuse_lost()
         trial = self.trial
         with ended_elsewhere_in_one_line(self.sister), suppress(*DATABASE_ERRORS), impatient():
             report_values(self.sister, trial, [row[self.curve] for row in rows])
@@ -145,7 +156,11 @@ class RetrainRecord:
         measured: Mapping[str, Any],
         made_with: Mapping[str, Any],
     ) -> int:
-        """Save the model and complete the trial, waiting for the database; gives its number."""
+        """Save the model and complete the trial, waiting for the database; gives its number.
+
+        Raises:
+            UserError: The database's file was deleted or replaced.
+        """
         config = {
             **self._shown_identity,
             "data": self.data,
@@ -164,6 +179,7 @@ class RetrainRecord:
                 through_cuts(partial(self.trial.set_user_attr, name, value))
             tell = partial(self.sister.tell, skip_if_finished=True)  # by an answer that was lost
             told = through_cuts(partial(tell, self.trial, measured["accuracy"]))
+        self._file.refuse_lost()
         return told.number
 
     def write_note(self) -> None:

@@ -140,6 +140,7 @@ class Retraining:
                 record.identity,
                 self.keeps_checkpoints,
                 self.checkpoint_seconds,
+                self._made_with(seed),
             )
             if found is not None:
                 retrained = self._finished_before(found, network, folder)
@@ -197,19 +198,22 @@ class Retraining:
             failed = record.fail(reason, error)
             # Other ranks are still in the midst of it: nothing else can be trained with them.
             raise (failed if self.ranks.count == 1 else UserError(str(failed))) from None
+        made_with = self._made_with(seed)
+        if trained.made_before:
+            made_with["before"] = trained.made_before
         number = record.finish(
-            self._classifier(network, trained),
-            trained.rows,
-            measured,
-            provenance(
-                self.device,
-                precision=self._precision,
-                seed=seed,
-                processes=self.ranks.count,
-                compiled=self.is_compiled,
-            ),
+            self._classifier(network, trained), trained.rows, measured, made_with
         )
         return Retrained(record.folder, number, network.name, seed, self.split, **measured)
+
+    def _made_with(self, seed: int) -> dict[str, Any]:
+        return provenance(
+            self.device,
+            precision=self._precision,
+            seed=seed,
+            processes=self.ranks.count,
+            compiled=self.is_compiled,
+        )
 
     @property
     def _precision(self) -> Precision:

@@ -80,8 +80,7 @@ class Worker:
         with _beating(self.register):
             while True:
                 try:
-                    if self._cuts:  # what `_let_go` could not do while the database was away
-                        self._release_own()
+                    self._release_own()  # what `_let_go` could not while the database was away
                     return self._run(target, deadline)
                 except DATABASE_ERRORS as error:
                     self._cuts += 1

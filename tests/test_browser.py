@@ -15,7 +15,7 @@ from nas.cli import EXIT_TERMINATED
 from nas.find_study import study_url
 from nas.notes import set_note
 from nas.report import write_report
-from nas.storage import open_storage
+from nas.storage import open_storage, sqlite_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def page(chromium: WebDriver) -> Page:
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
     """The report of a study with failures, full trainings and a note."""
-    study = fake_study(number=30)
+    study = fake_study(open_storage(sqlite_url(tmp_path / "s.db")), number=30)
     add_retrained(study, [0, 3, 5, 8, 12])
     set_note(study, 3, "worth another look")
     write_report(study, tmp_path / "report.html", options=" --study fake")

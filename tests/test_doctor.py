@@ -58,7 +58,7 @@ def test_stale_trials_void_and_missing_claims_are_found_and_mended(
     register = register_of(study)
     stale = study.ask()
     register.claim("f" * 12, 99, is_void=lambda _: False)
-    register.drop_claims([study.trials[0].user_attrs["arch_id"]])
+    register.drop_claims({study.trials[0].user_attrs["arch_id"]: trial_id(study.trials[0])})
     doctor(NAME)
     said = capsys.readouterr().out
     assert f"trials running without a worker: {stale.number}" in said

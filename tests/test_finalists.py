@@ -23,14 +23,21 @@ from nas.data import load_training_data
 from nas.deletion import delete
 from nas.doctor import examine_study
 from nas.errors import UserError
-from nas.finalists import EPOCHS_FACTOR, Finalists, final_proxy, final_timeout
-from nas.find_study import FINALISTS, find_sister, find_storage, register_of
+from nas.finalists import (
+    EPOCHS_FACTOR,
+    Finalists,
+    FinalistWorker,
+    final_proxy,
+    final_timeout,
+)
+from nas.find_study import FINALISTS, database_of, find_sister, find_storage, register_of
 from nas.presets import changed
 from nas.proposed import trial_id
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
 from nas.report.page import render
 from nas.results import best_trials, leaderboard
 from nas.storage import sqlite_url
+from nas.study import stored_space
 from nas.training import DivergedError
 
 if TYPE_CHECKING:
@@ -187,6 +194,35 @@ def test_a_finalist_that_cannot_be_scored_holds_up_nothing(tiny: Search) -> None
     study = tiny(1, finalists="1x2", progress=fail_at(1))
     assert [t.user_attrs["seed"] for t in finalists_of(study)] == [2]
     assert keys(finalists_of(tiny(1, finalists="1x3"))) == [(0, 2), (0, 3)]
+
+
+def test_what_another_worker_let_go_of_is_not_left_out(tiny: Search) -> None:
+    study = tiny(1, finalists="1x1")
+    sister = find_sister(study, FINALISTS)
+    assert sister is not None
+    let_go = finalists_of(study)[0].user_attrs | {"seed": 2, "fail_reason": "interrupted"}
+    sister.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs=let_go))
+    worker = FinalistWorker(
+        sister,
+        database_of(sister),
+        register_of(sister),
+        stored_space(study),
+        objective=lambda _trial: 0.0,
+        on_trial_end=lambda _trial: None,
+    )
+    assert not worker.is_complete(0)
+    assert [t.user_attrs["seed"] for t in sister.get_trials(states=(TrialState.WAITING,))] == [2]
+
+
+def test_a_finalist_that_was_added_twice_counts_once(tiny: Search) -> None:
+    study = tiny(1, finalists="1x1")
+    sister = find_sister(study, FINALISTS)
+    assert sister is not None
+    double = finalists_of(study)[0].user_attrs
+    sister.add_trial(optuna.create_trial(state=TrialState.WAITING, user_attrs=double))
+    study = tiny(1, finalists="1x1")
+    assert keys(finalists_of(study)) == [(0, 1)]
+    assert sister.trials[1].user_attrs["fail_reason"] == "duplicate"
 
 
 def test_new_best_networks_become_finalists_when_a_study_grows(tiny: Search) -> None:

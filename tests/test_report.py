@@ -26,7 +26,7 @@ from nas.report import figures, render, stage_figures, write_report
 from nas.report.drawing import draw
 from nas.report.page import Page
 from nas.sisters import open_sister
-from nas.storage import open_storage
+from nas.storage import open_storage, sqlite_url
 
 EVIL = "<script>alert(1)</script>"
 ARCHS = [Architecture.of([1, depth], [8, 4 * depth]) for depth in range(1, 21)]
@@ -259,8 +259,8 @@ def test_what_people_wrote_is_text_in_the_page() -> None:
     assert page.count("&lt;script&gt;alert(1)") >= 4  # title, heading, tile, row
 
 
-def test_notes_stand_beside_their_networks() -> None:
-    study = fake_study(number=12, num_failed=0)
+def test_notes_stand_beside_their_networks(tmp_path: Path) -> None:
+    study = fake_study(open_storage(sqlite_url(tmp_path / "s.db")), number=12, num_failed=0)
     assert '<button type="button">note</button>' not in render(study)
     set_note(study, 3, f"too wide {EVIL}")
     page = render(study)

@@ -522,3 +522,17 @@ def test_a_search_stops_when_patience_trials_brought_nothing_better(
     assert endings == ["stopped by --patience: 2 trials brought nothing better"]
     assert num_since_best(study) == 2
     assert num_scored(study) < 40
+
+
+def test_a_retry_of_one_whose_proposer_was_not_written_down_is_scored(tiny: Search) -> None:
+    study, other = tiny(1), tiny(3, study="other").trials[2]
+    lost = optuna.create_trial(
+        state=TrialState.FAIL,
+        params=other.params,
+        distributions=other.distributions,
+        user_attrs={"fail_reason": "interrupted"},
+    )
+    study.add_trial(lost)
+    retried = tiny(2).trials[2]
+    assert retried.params == other.params
+    assert (retried.state, retried.user_attrs["proposed_by"]) == (TrialState.COMPLETE, "unknown")

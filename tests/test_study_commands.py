@@ -7,7 +7,8 @@ import json
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from optuna.trial import TrialState
 from sqlalchemy import text
 from strategies import architectures
 
+import nas.notes
 from nas.architecture import Architecture
 from nas.cli import main
 from nas.deletion import delete
@@ -360,6 +362,32 @@ def test_what_is_typed_in_the_dashboard_is_a_note_too(scored: Callable[..., Stud
     assert notes(study) == {0: "noted here\ntyped there"}
     set_note(study, 0, "")
     assert notes(study) == {0: "typed there"}
+
+
+def test_two_who_write_a_note_at_once_lose_nothing(
+    scored: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, get_note, both_read = scored(ARCH), nas.notes.get_note, threading.Barrier(2, timeout=1)
+
+    def get_note_slowly(noted: Any) -> str:
+        found = get_note(noted)
+        with suppress(threading.BrokenBarrierError):  # one waits in vain for the other to read
+            both_read.wait()
+        return found
+
+    monkeypatch.setattr(nas.notes, "get_note", get_note_slowly)
+    writers = [
+        threading.Thread(target=write_note, args=(study, 0, heading, f"by {heading}"))
+        for heading in ("One", "Two")
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    monkeypatch.undo()
+    written = get_note(optuna.trial.Trial(study, trial_id(study.trials[0])))
+    assert "by One" in written
+    assert "by Two" in written
 
 
 def test_note_says_whether_it_noted_or_removed(

@@ -457,6 +457,16 @@ def test_a_trial_whose_end_could_not_be_written_twice_holds_up_nothing(
     assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 3
 
 
+def test_a_place_that_this_process_could_not_free_before_holds_up_nothing(tmp_path: Path) -> None:
+    plan = Plan(sqlite_url(tmp_path / "s.db"), 2)
+    study, register = plan.open()
+    left = study.ask(SPACE.distributions)
+    register.occupy(trial_id(left))
+    assert plan.work(0, Progress()) == "complete"
+    assert study.trials[left.number].user_attrs["fail_reason"] == "interrupted"
+    assert register.num_places() == 0
+
+
 @pytest.mark.parametrize("is_written", [False, True])
 def test_a_score_whose_recording_is_cut_off_is_recorded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_written: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 import signal
@@ -263,6 +264,44 @@ def test_a_finished_training_keeps_its_result_without_its_files(outside: Retrain
     assert (other.folder / "model.safetensors").is_file()
     (warning,) = warnings
     assert warning.startswith(f"{before.folder / 'model.safetensors'} is gone; trial ")
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_record_whose_file_is_deleted_ends_with_a_line_and_keeps_its_checkpoints(
+    folder: Path, outside: Retrain, epoch: int
+) -> None:
+    def delete(row: dict[str, Any]) -> None:
+        if row["epoch"] == epoch:
+            (folder / "studies" / "synthetic-retrain.db").rename(folder / "moved.db")
+
+    with pytest.raises(UserError, match=r"retrain\.db was deleted or replaced while it was in use"):
+        outside(checkpoint_seconds=0, listener=RetrainListener(on_epoch=delete))
+    assert list(folder.rglob("step-*.safetensors"))
+    (folder / "moved.db").rename(folder / "studies" / "synthetic-retrain.db")
+    (retrained,) = outside()
+    (trial,) = sister(folder).trials
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, retrained.accuracy)
+
+
+def test_what_a_training_was_begun_with_is_recorded_where_it_differs(
+    outside: Retrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.retraining.provenance", lambda *_, **__: {"device_name": "a GPU"})
+        interrupted(outside, 3)
+    interrupted(outside, 6)
+    interrupted(outside, 9)
+    (retrained,) = outside()
+    made_with = json.loads((retrained.folder / "config.json").read_text())["provenance"]
+    assert made_with["before"] == [{"device_name": "a GPU"}]
+    assert made_with["device"] == "cpu"
+
+
+def test_an_interruption_alone_is_no_other_provenance(outside: Retrain) -> None:
+    interrupted(outside, 3)
+    (retrained,) = outside()
+    config = json.loads((retrained.folder / "config.json").read_text())
+    assert "before" not in config["provenance"]
 
 
 def test_all_checkpoints_stay_on_request(outside: Retrain) -> None:
