@@ -16,6 +16,7 @@ from nas.storage import open_storage, shown_url, sqlite_url, storage_url
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage, RDBStorage
     from optuna.study import Study
 
@@ -139,12 +140,16 @@ def database_urls(url: str | None) -> list[str]:
     )
 
 
-def load_study(storage: BaseStorage, name: str) -> Study | None:
+def load_study(
+    storage: BaseStorage, name: str, *, pruner: BasePruner | None = None
+) -> Study | None:
     """Load the study of this name, or `None` where there is none."""
     if name not in optuna.get_all_study_names(storage):
         return None
     # A random sampler, for others write into the trials that they meet.
-    return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler())
+    return optuna.load_study(
+        storage=storage, study_name=name, sampler=RandomSampler(), pruner=pruner
+    )
 
 
 def find_sister(study: Study, kind: str) -> Study | None:

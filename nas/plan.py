@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from optuna.storages import RDBStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -98,7 +97,11 @@ class Plan:
 
     def open(self) -> Study:
         """Create the study, or continue it."""
-        return self._open(open_storage(self.url))
+        pruner = OverBudgetPruner(self.budget.limits(self.space))
+        first = baselines(self.space, self.budget)
+        wanted = self._identity()
+        storage = open_storage(self.url)
+        return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
 
     def find(self) -> Study | None:
         """Find the study if it was begun; nothing is written.
@@ -179,9 +182,14 @@ class Plan:
             yield
 
     def _worker(self, index: int, progress: Progress) -> Worker:
-        """Open the study and put the worker together."""
+        """Load the study, which `open` has checked, and put the worker together.
+
+        Meanwhile another search may have widened its space.
+        """
         storage = open_storage(self.url, is_known=True)
-        study = self._open(storage)
+        pruner = OverBudgetPruner(self.budget.limits(self.space))
+        study = load_study(storage, self.study, pruner=pruner)
+        assert study is not None
         register = register_of(study)
         claim = claimer(storage, register)
         study.sampler = proposer = self.proposer(claim)
@@ -214,12 +222,6 @@ class Plan:
     def data(self) -> TrainingData:
         """Load the images."""
         return load_training_data(self.dataset, self.data_root)
-
-    def _open(self, storage: RDBStorage) -> Study:
-        pruner = OverBudgetPruner(self.budget.limits(self.space))
-        first = baselines(self.space, self.budget)
-        wanted = self._identity()
-        return open_study(storage, self.study, wanted, self.space, pruner=pruner, baselines=first)
 
     def _identity(self) -> dict[str, Any]:
         data = self.data()

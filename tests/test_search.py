@@ -25,6 +25,7 @@ from nas.errors import UserError
 from nas.find_study import find_study
 from nas.plan import baselines
 from nas.results import leaderboard
+from nas.search import plan
 from nas.space import SearchSpace
 from nas.space_file import load_space
 from nas.storage import open_storage
@@ -361,6 +362,20 @@ def test_a_queued_network_keeps_its_own_parameters_when_the_space_grows(
     assert trial.params == {}
 
 
+def test_a_search_goes_on_in_its_space_when_another_one_widens_the_studys(
+    folder: Path, tiny: Search
+) -> None:
+    settings = {"dataset": "synthetic", "space": "tiny", "proxy": "tiny", "device": "cpu"}
+    begun = plan(3_000, **settings, workers=0, finalists="1x1")
+    study = begun.open()
+    file = folder / "studies" / "spaces" / "tiny.toml"
+    file.write_text(file.read_text().replace("high = 2 ", "high = 3 "))
+    tiny(1)
+    assert begun.run(study, 2, None, Progress()) == "complete"
+    assert len(scored(study)) == 2
+    assert space_of(study) != begun.space
+
+
 def test_without_finalists_few_networks_are_ranked_by_validation_accuracy(tiny: Search) -> None:
     study = tiny(5)
     frame = leaderboard(study)
@@ -383,7 +398,7 @@ def test_the_only_study_need_not_be_named_and_of_several_the_names_are_listed(
 @pytest.mark.parametrize("storage", [None, "sqlite:///x.db"])
 def test_no_study_is_named_as_another_ones_sister(tiny: Search, storage: str | None) -> None:
     for name in ("mine-retrain", "mine-finalists"):
-        with pytest.raises(UserError, match=f"--study '{name}' ends as what is measured"):
+        with pytest.raises(UserError, match=f"'{name}' ends as what is measured"):
             tiny(1, study=name, storage=storage)
 
 
