@@ -13,7 +13,7 @@ import torch
 
 from nas import cli, preview
 from nas.cli import preview as cli_preview
-from nas.complexity import count_macs
+from nas.complexity import count_activations
 from nas.search import plan, search
 
 if TYPE_CHECKING:
@@ -98,14 +98,14 @@ def test_measuring_leaves_the_threads_as_they_were() -> None:
     assert preview.trial_seconds(planned, pace) > 0
 
 
-def test_seconds_follow_the_multiply_adds_and_the_epochs() -> None:
+def test_seconds_follow_the_activations_and_the_epochs() -> None:
     planned = small()
     arch = preview.proposals(planned, 1)[0]
     pace = preview.Pace(arch, 0.01, 0.0, 32)
     images = len(planned.data().train) * planned.proxy.epochs
     assert preview.trial_seconds(planned, pace) == pytest.approx(0.01 * images)
     halved = planned.proxy.model_copy(update={"width_factor": 0.5})
-    share = count_macs(arch.scaled(0.5), 16) / count_macs(arch, 16)
+    share = count_activations(arch.scaled(0.5), 16) / count_activations(arch, 16)
     assert preview.trial_seconds(planned, pace, halved) == pytest.approx(0.01 * images * share)
 
 

@@ -19,12 +19,13 @@ DAY = 86_400  # a longer search is told what would make it fit
 def show_preview(plan: Plan, target: int) -> None:
     """Print the space, proposals and the time, each as soon as it is known."""
     from nas import preview
+    from nas.complexity import count_activations
 
     scored = _standing(plan, target)
     _print_space(plan)
     proposed = preview.proposals(plan, NUM_PROPOSALS)
     _print_proposals(plan, proposed)
-    middle = sorted(proposed, key=plan.budget.costs["num_macs"])[len(proposed) // 2]
+    middle = sorted(proposed, key=count_activations)[len(proposed) // 2]
     _print_time(plan, preview.measure(plan, middle), scored, target)
 
 
