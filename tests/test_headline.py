@@ -13,12 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import headline
 import headline_records
+import headline_session
 import headline_table
 import measured
 import pytest
-from headline import EXIT_LEFT, Log, Session
 from headline_pieces import (
     FULL,
     PIECES,
@@ -29,6 +28,7 @@ from headline_pieces import (
     fitting_epochs,
     plan_epochs,
 )
+from headline_session import EXIT_LEFT, Log, Session
 
 from nas.architecture import Architecture
 
@@ -90,7 +90,9 @@ def test_what_does_not_end_is_killed_at_one_moment_for_all() -> None:
     code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
     started = time.monotonic()
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
-    codes = [headline.wait_or_kill(each, started + 1 - time.monotonic()) for each in running]
+    codes = [
+        headline_session.wait_or_kill(each, started + 1 - time.monotonic()) for each in running
+    ]
     assert codes == [-signal.SIGKILL] * 3
     assert time.monotonic() - started < 30
 
@@ -232,7 +234,7 @@ def test_a_command_is_stopped_as_by_ctrl_c_when_time_is_up() -> None:
     with process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert headline.wait_or_stop(process, 0.0) == -signal.SIGINT
+        assert headline_session.wait_or_stop(process, 0.0) == -signal.SIGINT
 
 
 def test_a_command_that_fails_is_told_from_one_that_ran_out_of_time(session: Session) -> None:
