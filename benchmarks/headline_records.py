@@ -17,6 +17,7 @@ from measured import write_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+BASELINE = "ResNet26_97"
 PART_NAME = "work.tgz."
 PART_BYTES = 15_000_000
 
@@ -24,8 +25,10 @@ PART_BYTES = 15_000_000
 def choose_winner(leaderboard: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Take the best network that the search proposed: no hand-made one. Test was never read.
 
-    Its `pace` is the time of its trial by that of the first, the hand-made network's.
+    Its `pace` is the time of its trial by that of the hand-made network's.
     """
+    from nas.presets import hand_made_network
+
     proposed = [row for row in leaderboard if row["proposed_by"] != "baseline"]
     if not proposed:
         sys.exit("error: the search has scored no network of its own")
@@ -33,9 +36,14 @@ def choose_winner(leaderboard: Sequence[dict[str, Any]]) -> dict[str, Any]:
     kept = ("trial", "architecture", "num_params", "num_macs", "val_accuracy", "denoised")
     kept += ("finalist_accuracy", "finalist_std", "finalist_seeds", "proposed_by", "arch_id")
     best = {name: row[name] for name in kept}
-    seconds = {each["trial"]: each["elapsed_seconds"] for each in leaderboard}
+    by_hand = sorted(
+        (each for each in leaderboard if each["proposed_by"] == "baseline"),
+        key=lambda each: (each["arch_id"] != hand_made_network(BASELINE).arch_id, each["trial"]),
+    )
+    if not by_hand:
+        print(f"no trial of {BASELINE}: the winner is taken to be as fast")
     return best | {
-        "pace": round(row["elapsed_seconds"] / seconds.get(0, row["elapsed_seconds"]), 3),
+        "pace": round(row["elapsed_seconds"] / (by_hand or [row])[0]["elapsed_seconds"], 3),
         "rank": row.get("rank"),
         "best_of_all": leaderboard[0]["trial"],
     }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(ROOT))  # this checkout's package, installed or not
 STOP_SECONDS = 30.0  # for a command to end after Ctrl-C's signal, before it is killed
+ALL = 1_000_000  # more than any leaderboard has
 LEAST_SECONDS = 60.0  # with less than this left no command is started
 MOST_FAILURES = 2  # of a command by itself, after which it is not tried again
 STOPPED = (0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGKILL)  # exit codes of no failure
@@ -157,14 +158,15 @@ class Session:
 
     def require_usable(self) -> None:
         """Refuse a call for what would make every command fail: packages, data set, device."""
-        from nas.data import load_training_data
         from nas.errors import UserError
-        from nas.training import choose_device
 
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         try:
             for requirement in project["dependencies"]:
                 version(re.split(r"[^\w.-]", requirement)[0])
+            from nas.data import load_training_data
+            from nas.training import choose_device
+
             choose_device(self.device)
             load_training_data(self.scale.dataset, self.data)
         except (PackageNotFoundError, UserError) as error:
@@ -212,7 +214,7 @@ class Session:
 
     def leaderboard(self) -> list[dict[str, Any]]:
         """Read the study's leaderboard, the best first."""
-        flags = ["leaderboard", self.scale.study, "--top", "100", "--json"]
+        flags = ["leaderboard", self.scale.study, "--top", str(ALL), "--json"]
         done = subprocess.run(
             [sys.executable, "-m", "nas", *flags], cwd=self.work, check=True, timeout=60,
             env=environment(), capture_output=True, text=True,

@@ -19,12 +19,12 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 import markdown
+from headline_records import BASELINE
 from measured import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BASELINE = "ResNet26_97"
 TARGETS = (0.95, 0.96, 0.97, 0.975, 0.98)
 NOT_DISTINGUISHABLE = "not distinguishable"
 LEAST_SEEDS = 3

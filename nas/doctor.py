@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from nas.find_study import FINALISTS, RETRAIN, database_of, find_sister, register_of
+from nas.outages import DATABASE_ERRORS
 from nas.proposed import trial_id
 from nas.register import Lookout, Register
 from nas.storage import is_read_only
@@ -104,12 +105,16 @@ def examine_study(study: Study) -> list[Finding]:
 
 
 def _stale_trials(what: str, study: Study, register: Register, space: SearchSpace) -> list[Finding]:
-    lookout = Lookout()
-    study.get_trials(deepcopy=False)  # reads a large study before the lock is held, not under it
-    with nullcontext() if is_read_only(database_of(study)) else register.lock():
+    def stale_trials() -> list[int]:
         held = {place.trial_id for place in register.places() if not lookout.is_lost(place)}
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    stale = [trial.number for trial in running if trial_id(trial) not in held]
+        return [trial.number for trial in running if trial_id(trial) not in held]
+
+    lookout = Lookout()
+    stale = stale_trials()
+    if stale and not is_read_only(database_of(study)):  # or one has just begun
+        with suppress(*DATABASE_ERRORS), register.lock():  # of who may only read, a server's fails
+            stale = stale_trials()
     if not stale:
         return []
     return [

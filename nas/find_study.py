@@ -124,11 +124,17 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
     if name is None and len(found) > 1:
         raise UserError(f"several studies, name one of them as STUDY or by --study: {listed}")
     chosen = name or next(iter(found))
-    files = found[chosen]
+    files = _with_itself(chosen, found[chosen])
     if len(files) > 1 and study_url(chosen) not in files:
         shown = ", ".join(map(shown_url, files))
         raise UserError(f"study {chosen!r} is in several files; name one by --storage: {shown}")
     return chosen, files.get(study_url(chosen)) or next(iter(files.values()))
+
+
+def _with_itself(name: str, files: dict[str, RDBStorage]) -> dict[str, RDBStorage]:
+    """Leave out, if any holds the study itself, the files that hold its sisters alone."""
+    kept = {url: s for url, s in files.items() if name in optuna.get_all_study_names(s)}
+    return kept or files
 
 
 def database_urls(url: str | None) -> list[str]:

@@ -14,6 +14,7 @@ from optuna_dashboard import get_note, save_note
 from nas.errors import UserError
 from nas.find_study import database_of, register_of
 from nas.proposed import trial_id
+from nas.storage import is_read_only, shown_url
 from nas.study import get_trial
 from nas.transaction import one_transaction
 
@@ -39,8 +40,9 @@ def write_note(study: Study, number: int, heading: str, body: str) -> None:
     The only thing that can still be written there: a finished trial never changes. What a person
     wrote around the section stays.
     """
+    source = study.get_trials(deepcopy=False)[number]  # read before the lock is held
     with _alone_with(study) as own:
-        write_note_within(own, number, heading, body)
+        _write_section(_writable(own)(source), heading, body)
 
 
 def write_note_within(study: Study, number: int, heading: str, body: str) -> None:
@@ -51,10 +53,18 @@ def write_note_within(study: Study, number: int, heading: str, body: str) -> Non
 
 @contextmanager
 def _alone_with(study: Study) -> Iterator[Study]:
-    """Write a note as a whole or not, and after what other processes of this tool write."""
+    """Write a note as a whole or not, and after what other processes of this tool write.
+
+    Raises:
+        UserError: The database may not be written.
+    """
     database = database_of(study)
+    if is_read_only(database):
+        raise UserError(f"{shown_url(database.url)} may be read here, but not written")
     with register_of(study).lock(), one_transaction(database) as inside:
-        yield optuna.load_study(storage=inside, study_name=study.study_name)
+        yield optuna.load_study(
+            storage=inside, study_name=study.study_name, sampler=RandomSampler()
+        )
 
 
 def _writable(study: Study) -> Callable[[FrozenTrial], Trial]:

@@ -122,8 +122,8 @@ class Place:
         return self.host == this_host()
 
     def is_own(self) -> bool:
-        """Tell whether it is this very process."""
-        return self.is_here and self.pid == os.getpid()
+        """Tell whether it is this very process, and none that had its number before."""
+        return self.is_here and self.pid == os.getpid() and not self.is_dead()
 
     def is_dead(self) -> bool:
         """Tell whether the process is gone; of another host's nothing is known here."""

@@ -12,7 +12,7 @@ from nas.analysis import denoise, scored
 from nas.errors import UserError
 from nas.find_study import FINALISTS, RETRAIN, SISTERS, find_sister
 from nas.sisters import scored_images
-from nas.study import IMPORTED, failed_trials, scored_trials, stored_space
+from nas.study import IMPORTED, scored_trials, stored_space
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -106,9 +106,13 @@ def finalists(study: Study) -> pd.DataFrame:
         those that are left would be of luck. Indexed by the trial of the study.
     """
     sister = find_sister(study, FINALISTS)
-    trials = scored_trials(sister) if sister else []
-    failed = {t.user_attrs.get("source_trial") for t in failed_trials(sister)} if sister else set()
-    rows = [(t.user_attrs["source_trial"], t.value) for t in trials]
+    trials = sister.get_trials(deepcopy=False) if sister else []
+    seeds = [(t.user_attrs.get("source_trial"), t.user_attrs.get("seed")) for t in trials]
+    states = zip(seeds, (t.state for t in trials), strict=True)
+    has_hope = {seed for seed, state in states if state is not TrialState.FAIL}
+    failed = {source for source, seed in seeds if (source, seed) not in has_hope}
+    scored = [t for t in trials if t.state is TrialState.COMPLETE]
+    rows = [(t.user_attrs["source_trial"], t.value) for t in scored]
     scores = pd.DataFrame(rows, columns=["trial", "score"], dtype=float).astype({"trial": int})
     found = scores.groupby("trial")["score"].agg(["mean", "std", "size"])
     found = found.set_axis(list(FINALIST_COLUMNS), axis=1)

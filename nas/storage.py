@@ -93,9 +93,11 @@ def storage_url(text: str) -> str:
     if "://" in text or text.startswith("sqlite:"):
         return text
     if not text.endswith(".db"):
-        raise UserError(f"{text!r} is no database URL: {FORM}")
+        raise UserError(f"{shown_url(text)!r} is no database URL: {FORM}")
     if found := re.search("[?%]", text):
-        raise UserError(f"{text}: a database file's name cannot hold {found[0]}; name it otherwise")
+        raise UserError(
+            f"{shown_url(text)}: a database file's name cannot hold {found[0]}; name it otherwise"
+        )
     return sqlite_url(Path(text))
 
 
@@ -143,7 +145,8 @@ def open_storage(url: str, *, create: bool = True, is_known: bool = False) -> RD
             return _read_only(path)
         with lock_file(path) if create else nullcontext():
             _check_tables(path)
-            storage = _rdb_storage(url, {"connect_args": {"timeout": BUSY_SECONDS}})
+            patient = {"timeout": BUSY_SECONDS}
+            storage = _rdb_storage(url, {"connect_args": patient}, create=create)
     except (ArgumentError, NoSuchModuleError) as error:
         reason = _brief(error) if isinstance(error, NoSuchModuleError) else FORM
         raise UserError(f"{shown_url(url)!r} is no database URL: {reason}") from None
@@ -170,7 +173,7 @@ def _open_server(url: str, parsed: URL, *, create: bool, is_known: bool) -> RDBS
     def opened() -> RDBStorage:
         if not create:
             _require_tables(url, settings)
-        return _rdb_storage(url, settings)
+        return _rdb_storage(url, settings, create=create)
 
     storage = patiently(opened, OperationalError) if is_known else opened()
     event.listen(storage.engine, "do_connect", _connect_patiently)
@@ -196,12 +199,13 @@ def _connect_patiently(
     return patiently(connect, dialect.loaded_dbapi.OperationalError)
 
 
-def _rdb_storage(url: str, engine_kwargs: dict[str, object]) -> RDBStorage:
-    """Let Optuna create its tables, again if another process creates them at the same moment."""
+def _rdb_storage(url: str, engine_kwargs: dict[str, object], *, create: bool) -> RDBStorage:
+    """Create the tables, again if another process creates them at the same moment."""
     for attempt in range(CREATE_ATTEMPTS):
         try:
             storage = optuna.storages.RDBStorage(url, engine_kwargs={**QUIET_POOL, **engine_kwargs})
-            TABLES.create_all(storage.engine)
+            if create:
+                TABLES.create_all(storage.engine)
         except (IntegrityError, ProgrammingError):
             if attempt == CREATE_ATTEMPTS - 1:
                 raise

@@ -237,12 +237,6 @@ def scored_trials(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def failed_trials(study: Study) -> list[FrozenTrial]:
-    """List the trials that failed by their network's fault, in order; they are not tried again."""
-    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return [trial for trial in failed if trial.user_attrs.get("fail_reason") not in NO_FAULT]
-
-
 def num_scored(study: Study) -> int:
     """Count the scored trials."""
     return len(scored_trials(study))

@@ -80,6 +80,7 @@ class Worker:
         with _beating(self.register):
             while True:
                 try:
+                    self.study.get_trials(deepcopy=False)  # reads all of it, without the lock
                     self._release_own()  # what `_let_go` could not while the database was away
                     return self._run(target, deadline)
                 except DATABASE_ERRORS as error:

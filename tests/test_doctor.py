@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from optuna.trial import TrialState
 
+from nas.architecture import Architecture
 from nas.cli import main
 from nas.doctor import LEAST_FREE_BYTES, examine_installation, examine_study
 from nas.find_study import register_of
@@ -155,6 +156,19 @@ def test_a_study_that_may_not_be_written_is_examined(
     monkeypatch.setattr("nas.storage._may_write", lambda _path: False)
     assert doctor("mine") == 1
     assert "wrong: 1 claims of networks are void" in capsys.readouterr().out
+
+
+def test_a_note_on_a_study_that_may_not_be_written_is_refused_in_its_words(
+    scored: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scored(Architecture.of([1, 1], [4, 8]))
+    monkeypatch.setattr("nas.storage._may_write", lambda _path: False)
+    with pytest.raises(SystemExit):
+        main(["note", "0", "hello"])
+    expected = "error: sqlite:///studies/mine.db may be read here, but not written\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_this_torch_and_torchvision_match() -> None:

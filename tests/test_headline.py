@@ -31,6 +31,7 @@ from headline_pieces import (
 from headline_session import EXIT_LEFT, Log, Session
 
 from nas.architecture import Architecture
+from nas.presets import hand_made_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,6 +225,10 @@ def test_the_winner_is_the_best_that_the_search_proposed() -> None:
     winner = headline_records.choose_winner(rows)
     assert (winner["trial"], winner["best_of_all"], winner["pace"]) == (7, 0, 1.5)
     assert headline_records.choose_winner(rows[1:])["pace"] == 1.0, "nothing to compare with"
+    hand_made = hand_made_network("ResNet26_97").arch_id
+    again = leaderboard((7, "default", 12.0), (1, "baseline", 6.0), (9, "baseline", 24.0))
+    again[2]["arch_id"] = hand_made  # which was interrupted, and scored by a later trial
+    assert headline_records.choose_winner(again)["pace"] == 0.5
 
 
 def test_a_command_is_stopped_as_by_ctrl_c_when_time_is_up() -> None:

@@ -132,13 +132,14 @@ def test_the_table_says_of_how_many_seeds_the_finalists_are(
     assert last == "finalist: mean of longer runs with other seeds (2 to 5) on the same val images"
 
 
-def test_a_finalist_of_which_a_seed_failed_is_behind_the_others() -> None:
+@pytest.mark.parametrize("reason", ["diverged", "lost"])
+def test_a_finalist_of_which_a_seed_failed_is_behind_the_others(reason: str) -> None:
     study = fake_study(number=6)
     sister = open_sister(study._storage, study.study_name, FINALISTS)
     for number, values in ((1, [0.9, None]), (2, [0.6, 0.5])):
         for seed, value in enumerate(values):
             state = TrialState.FAIL if value is None else TrialState.COMPLETE
-            attrs = {"source_trial": number, "seed": seed, "fail_reason": "diverged"}
+            attrs = {"source_trial": number, "seed": seed, "fail_reason": reason}
             sister.add_trial(optuna.create_trial(state=state, value=value, user_attrs=attrs))
     assert leaderboard(study)["trial"].tolist()[:2] == [2, 1]
 
@@ -155,8 +156,9 @@ def test_a_narrow_table_keeps_the_score_that_ranks(
     sister.add_trial(optuna.create_trial(value=0.5, user_attrs=origin))
     monkeypatch.setenv("COLUMNS", "70")
     print_table(leaderboard(study, by=by), by)
-    titles = capsys.readouterr().out.splitlines()[0].split()
-    assert titles == ["rank", "trial", kept, "params", "architecture"]
+    told = capsys.readouterr().out
+    assert told.splitlines()[0].split() == ["rank", "trial", kept, "params", "architecture"]
+    assert ("finalist: mean of longer runs" in told) == (kept == "finalist")
 
 
 def test_few_networks_are_ranked_by_their_scores() -> None:

@@ -141,9 +141,16 @@ def test_the_trials_that_fit_a_day_are_counted_with_those_that_are_scored(
 ) -> None:
     begin_study()
     monkeypatch.setattr(preview, "trial_seconds", lambda *_: 6 * 3600)  # four a day
+    monkeypatch.setattr(preview, "cheaper", lambda *_: {"--width-factor 0.5": 3 * 3600})
     monkeypatch.setattr(preview, "finalists_seconds", lambda *_: 30 * 3600)
     dry_run(*FLAGS, "--study", "begun", trials=asked)
-    assert f"--trials {fitting} --finalists 0" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"--trials {fitting} --finalists 0" in told
+    # Another schedule begins anew, with all the trials that were asked for, and the finalists.
+    hours = 0.5 * 6 * (asked + 5)
+    anew = re.search(r"--width-factor 0.5 +(?:(\d+)d)?(\d+)h", told)
+    assert anew
+    assert int(anew[1] or 0) * 24 + int(anew[2]) == pytest.approx(hours, abs=1)
 
 
 def test_a_schedule_that_diverges_is_one_line(

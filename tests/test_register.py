@@ -128,6 +128,7 @@ def test_a_worker_whose_process_number_was_given_out_anew_is_dead(engine: Engine
     assert place.is_own()
     earlier = Place(1, place.host, place.pid, place.process_started_at - 100, 0)
     assert earlier.is_dead()
+    assert not earlier.is_own()
 
 
 def test_a_heartbeat_moves_the_places_of_this_process_alone(engine: Engine) -> None:

@@ -73,6 +73,18 @@ def test_a_server_that_was_there_before_is_waited_for(server: Engine, postgres_u
 
 
 @pytest.mark.postgres
+def test_a_servers_study_of_others_gets_no_tables_of_ours(postgres_url: str) -> None:
+    storage = optuna.storages.RDBStorage(postgres_url)
+    optuna.create_study(storage=storage, study_name="theirs")
+    before = set(inspect(storage.engine).get_table_names())
+    found = open_storage(postgres_url, create=False)
+    assert optuna.get_all_study_names(found) == ["theirs"]
+    assert set(inspect(storage.engine).get_table_names()) == before
+    found.engine.dispose()
+    storage.engine.dispose()
+
+
+@pytest.mark.postgres
 def test_a_servers_database_of_others_is_read_and_left_alone(postgres_url: str) -> None:
     engine = create_engine(postgres_url)
     with engine.begin() as connection:
@@ -125,9 +137,10 @@ def test_a_connection_lost_amid_ctrl_c_is_no_reason_to_go_on(
 )
 def test_a_password_is_never_shown_not_even_in_a_mistyped_url(url: str, shown: str) -> None:
     assert shown_url(url) == shown
-    with pytest.raises(UserError) as caught:
-        open_storage(url, create=False)
-    assert "secret" not in str(caught.value)
+    for read in (storage_url, str):
+        with pytest.raises(UserError) as caught:
+            open_storage(read(url), create=False)
+        assert "secret" not in str(caught.value)
 
 
 def _untouched(path: Path, match: str) -> None:

@@ -465,6 +465,8 @@ def test_trainings_of_networks_from_elsewhere_are_not_the_only_study(
     open_sister(open_storage("sqlite:///studies/cifar10-retrain.db"), "cifar10", "retrain")
     scored(ARCH)
     assert find_study(None, None).study_name == NAME
+    scored(ARCH, name="cifar10", url="sqlite:///studies/all.db")
+    assert find_study("cifar10", None).study_name == "cifar10"
 
 
 def test_deletion_leaves_the_other_studies_of_a_database(scored: Callable[..., Study]) -> None:

@@ -86,7 +86,7 @@ def print_table(frame: pd.DataFrame, by: str = "finalist") -> None:
     for row in rows:
         table.add_row(*(row[title] for title in titles))
     console.print(table)
-    if not seeds.empty:
+    if "finalist" in titles:
         number = str(few) if few == many else f"{few} to {many}"
         print(f"finalist: mean of longer runs with other seeds ({number}) on the same val images")
 

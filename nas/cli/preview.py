@@ -85,6 +85,8 @@ def _print_proposals(plan: Plan, proposed: list[Architecture]) -> None:
 
 
 def _print_time(plan: Plan, pace: Pace, scored: int, target: int) -> None:
+    import os
+
     from nas import preview
 
     num_trials = max(0, target - scored)
@@ -98,29 +100,22 @@ def _print_time(plan: Plan, pace: Pace, scored: int, target: int) -> None:
     if final := preview.finalists_seconds(plan, pace) / at_once:
         print(f"finalists  about {duration(final)} more (--finalists 0: none)")
     if total + final > DAY:
-        worth = (total + final) * at_once / seconds  # finalists as the trials they are worth
         in_a_day = min(num_trials, int(DAY * at_once / seconds))
-        fitting = {f"--trials {scored + in_a_day} --finalists 0": seconds * in_a_day / at_once}
-        _print_what_fits(plan, pace, worth, at_once, fitting if in_a_day else {})
+        same = {f"--trials {scored + in_a_day} --finalists 0": seconds * in_a_day / at_once}
+        same = same if in_a_day else {}
+        cores = os.cpu_count() or 1
+        if plan.devices == ("cpu",) and at_once < cores:
+            same[f"--workers {cores} (at best)"] = (total + final) * at_once / cores
+        # Another schedule is another study, which begins anew; finalists count as trials.
+        trials = target + final * at_once / seconds
+        others = preview.cheaper(plan, pace)
+        anew = {flags: each * trials / at_once for flags, each in others.items()}
+        _print_what_fits(plan, same | anew)
 
 
-def _print_what_fits(
-    plan: Plan, pace: Pace, num_trials: float, at_once: int, fitting: dict[str, float]
-) -> None:
+def _print_what_fits(plan: Plan, totals: dict[str, float]) -> None:
     """Say how long it would take otherwise."""
-    import os
-
-    from nas import preview
-
     print("\nThat is days. With one of these added it would be about:")
-    seconds = preview.trial_seconds(plan, pace)
-    totals = {
-        flags: each * num_trials / at_once for flags, each in preview.cheaper(plan, pace).items()
-    }
-    cores = os.cpu_count() or 1
-    if plan.devices == ("cpu",) and at_once < cores:
-        totals[f"--workers {cores} (at best)"] = seconds * num_trials / cores
-    totals |= fitting
     width = max(map(len, totals), default=0)
     for flags, total in sorted(totals.items(), key=lambda pair: pair[1]):
         print(f"  {flags:{width}}  {duration(total)}{'' if total > DAY else '  fits a day'}")
