@@ -41,6 +41,7 @@ MAX_DRAWS = 20
 DRAWS_TIMES_TRIALS = 600  # a draw of TPE costs 10 ms at 200 trials, 23 ms at 2,000: 3 and 1 draws
 MAX_REPAIRS = 4  # drawn parameters that are repaired, the latest first
 MAX_RANDOM = 50
+MAX_COMPLETIONS = 10  # of parameters of which some are given
 MAX_WALK = 2_000  # neighbours of earlier proposals, looked at when nothing else is new
 ENUMERABLE = 20_000  # points of a space small enough to look at every one
 ONE_BY_ONE = (BruteForceSampler, GridSampler, PartialFixedSampler)  # they see no whole proposal
@@ -174,7 +175,11 @@ class BudgetSampler(BaseSampler):
                 return params
             completed = completed or params
         if fixed and completed:
-            return self._completion(fixed, rng) or completed  # what does not fit the pruner judges
+            for _ in range(MAX_COMPLETIONS):
+                found = self._completion(fixed, rng)
+                if found is None or self._taken(trial, found, known) is None:
+                    break
+            return found or completed  # what does not fit the pruner judges
         raise self._nothing(study, known)
 
     def _completion(self, fixed: Params, rng: Random) -> Params | None:

@@ -94,8 +94,8 @@ def _columns(dist: BaseDistribution, value: Any) -> list[float]:  # noqa: ANN401
     low, high, step = dist.low, dist.high, dist.step
     if step and not dist.log and (num_steps := round((high - low) / step)) <= MAX_STEPS:
         return [float(value > low + step * (before + 0.5)) for before in range(num_steps)]
-    places = [] if dist.log else [(value - low) / (high - low)]
-    if low > 0:
-        span = math.log(high) - math.log(low)
+    span = math.log(high) - math.log(low) if low > 0 else 0.0  # 0 of large numbers close together
+    places = [] if dist.log and span else [(value - low) / (high - low)]
+    if span:
         places.append((math.log(max(value, low)) - math.log(low)) / span)
     return places

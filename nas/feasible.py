@@ -37,7 +37,8 @@ class Limit:
     Attributes:
         name: What the cost is, such as `num_params`.
         cost: A dict of parameters to a number. The sampler `default` asks some 500 times a proposal
-            (2,000 at its first model): count in closed form, or remember what took long.
+            (4,000 at its first model, and ten times as often where hardly anything fits): count in
+            closed form, or remember what took long.
         maximum: The largest cost allowed.
         minimum: The smallest cost wanted, or `None`.
     """
@@ -268,7 +269,9 @@ def draw(rng: Random, dist: BaseDistribution) -> Any:  # noqa: ANN401 - Optuna's
         return rng.choice(dist.choices)
     assert isinstance(dist, IntDistribution | FloatDistribution)
     if dist.log:
-        return snap(math.exp(rng.uniform(math.log(dist.low), math.log(dist.high))), dist)
+        half = 0.5 if isinstance(dist, IntDistribution) else 0.0  # whole bins for the ends, too
+        low, high = math.log(dist.low - half), math.log(dist.high + half)
+        return snap(math.exp(rng.uniform(low, high)), dist)
     if dist.step is None:
         return rng.uniform(dist.low, dist.high)
     return snap(dist.low + dist.step * rng.randrange(round(num_values(dist))), dist)

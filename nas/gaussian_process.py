@@ -9,6 +9,7 @@ largest posterior density.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -101,10 +102,8 @@ class GaussianProcess:
         values: Array,
         kernel: Kernel | None = None,
     ) -> None:
-        self._values = values
-        self._features = features
         self._scale = _Scale(features)
-        self._rows = self._scale(features)
+        self._rows = self._seen = self._scale(features)
         if kernel is None:
             found = evidences(features, values)
             kernel = max(found, key=lambda each: found[each])
@@ -132,16 +131,19 @@ class GaussianProcess:
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Give means and standard deviations, without noise, for (M, D) features."""
         rows = self._scale(features)
-        cross = self.kernel.covariance(rows, self._rows)
+        cross = self.kernel.covariance(rows, self._seen)
         left = self.kernel.variances(rows) - ((cross @ self._precision) * cross).sum(axis=1)
         deviations = np.sqrt(np.maximum(left, 0.0) * self._variance)
-        return self._offset + cross @ self._weights, deviations
+        return self._offset + cross[:, : len(self._rows)] @ self._weights, deviations
 
     def believing(self, features: Array) -> GaussianProcess:
-        """Give the model as if (M, D) features had been seen and were as predicted."""
-        values = np.append(self._values, self.warping.inverse(self.mean(features)))
-        rows = np.vstack([self._features, features])
-        return GaussianProcess(rows, values, self.kernel)
+        """Give the model as if (M, D) features had been seen and were as predicted.
+
+        Its means are the same, for nothing was learned; its deviations are smaller there.
+        """
+        model, seen = copy.copy(self), np.vstack([self._seen, self._scale(features)])
+        vars(model).update(_seen=seen, _precision=_inverse(self.kernel.with_noise(seen)))
+        return model
 
 
 class _Scale:

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
-TPE_NOTE = "tpe:relative_params"
+NOTES = ("tpe:relative_params", "gp:relative_params")
 
 
 class StudyView(Study):
     """A study as `base` sees it: listed once a proposal, without what it cannot compare.
 
     GP reads every parameter of every scored trial, and a hand-made network outside the space has
-    none. Each draw of TPE lists the trials, and writes itself to the storage for other workers,
-    which see the accepted parameters a moment later.
+    none. Each draw of TPE lists the trials, and draws of TPE and GP write themselves to the storage
+    for other workers, which see the accepted parameters a moment later.
 
     Args:
         study: The study.
@@ -48,7 +48,7 @@ class StudyView(Study):
 
 
 class _Storage:
-    """A study's storage without TPE's notes of parameters that may yet be refused."""
+    """A study's storage without the samplers' notes of parameters that may yet be refused."""
 
     def __init__(self, storage: BaseStorage) -> None:
         self._storage = storage
@@ -57,5 +57,5 @@ class _Storage:
         return getattr(self._storage, name)
 
     def set_trial_system_attr(self, trial: int, key: str, value: Any) -> None:  # noqa: ANN401
-        if not key.startswith(TPE_NOTE):
+        if not key.startswith(NOTES):
             self._storage.set_trial_system_attr(trial, key, value)

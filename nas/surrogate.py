@@ -66,7 +66,8 @@ def estimate(features: Array, values: Array) -> Estimates:
         raise ValueError(f"(N, D) features and (N,) values, not {features.shape}, {values.shape}")
     if not (np.isfinite(features).all() and np.isfinite(values).all()):
         raise ValueError("features and values must be finite")
-    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    is_varied = len(values) > 1 and np.ptp(values) > 0  # the deviation of equal ones is rounded
+    spread = float(values.std(ddof=1)) if is_varied else 0.0
     if len(values) < MIN_ROWS or spread == 0:
         return Estimates(values, np.full_like(values, spread or math.nan), spread, 0.0)
     model = GaussianProcess(features, values)

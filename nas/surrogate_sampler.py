@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ NUM_START = 10  # scored trials before there is a model
 REFIT = 1.2  # the kernel is chosen anew when the scored trials have grown by this factor
 MAX_ROWS = 400  # trials the model is of: half the latest, half spread over those before
 POOL = 300  # random parameters within the limits, the same all along
+MAX_FAILED = 10  # draws of it that find none
 NUM_PARENTS = 6  # best trials whose neighbours and mutants are looked at
 FRESH = 15  # further random ones a proposal
 NUM_MUTANTS = 60
@@ -100,16 +102,23 @@ class SurrogateSampler(BaseSampler):
         model = GaussianProcess(rows[kept], _filled(values)[kept], kernel)
         if not model.predicts and self._rng.random() < BLIND:
             return {}
+        believed = -math.inf
         if running := [t for t in others if t.state is TrialState.RUNNING]:
-            model = model.believing(candidates.encode((keys[t.number], t.params) for t in running))
+            running_rows = candidates.encode((keys[t.number], t.params) for t in running)
+            model = model.believing(running_rows)
+            believed = model.mean(running_rows)[self._inside(running, keys)].max(initial=believed)
         means = np.full(len(told), -np.inf)
-        means[kept] = model.means[: len(kept)]
+        means[kept] = model.means
         best = np.argsort(-_filled(values))[: MAX_ROWS // 4]
         if len(left_out := np.setdiff1d(best, kept)):
             means[left_out] = model.mean(rows[left_out])
         means[~np.isfinite(values)] = -np.inf
+        inside = self._inside(told, keys)
+        if np.isfinite(means[inside]).any():  # what lies beside the limits is no goal within them
+            means[~inside] = -np.inf
         parents = [told[index].params for index in np.argsort(-means)[:NUM_PARENTS]]
-        return self._best(model, float(means.max()), parents, set(keys.values()))
+        incumbent = max(float(means.max()), float(believed))
+        return self._best(model, incumbent, parents, set(keys.values()))
 
     def sample_independent(
         self,
@@ -120,6 +129,11 @@ class SurrogateSampler(BaseSampler):
     ) -> Any:  # noqa: ANN401 - Optuna's parameter
         """Draw a parameter outside the search space."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _inside(self, trials: Sequence[FrozenTrial], keys: Mapping[int, Key]) -> NDArray[np.bool_]:
+        """Mark the trials within the limits."""
+        is_inside = self._candidates.is_inside
+        return np.array([is_inside(keys[t.number], t.params) for t in trials], dtype=bool)
 
     def _told(self, trials: list[FrozenTrial], keys: Mapping[int, Key]) -> list[FrozenTrial]:
         """Keep the scored ones, and what else ended within the limits and was not tried again."""
@@ -183,7 +197,7 @@ class Candidates:
         self._random_feasible = random_feasible
         self._repair = repair
         self._seed = seed
-        self._pool: dict[Key, Params] = {}
+        self._inside: dict[Key, bool] = {}
         self._rows: dict[Key, Array] = {}
         self._neighbours: dict[Key, dict[Key, Params]] = {}
         self._kernels: dict[tuple[Hashable, ...], dict[Kernel, float]] = {}
@@ -219,16 +233,29 @@ class Candidates:
 
     def around(self, parents: Sequence[Params], rng: Random) -> dict[Key, Params]:
         """Give the pool, the parents' neighbours, and their mutants."""
-        if not self._pool:
-            pool_rng = Random(self._seed)
-            drawn = (self._random_feasible(pool_rng) for _ in range(POOL))
-            self._pool = {self.region.key(params): params for params in drawn if params is not None}
         found = dict(self._pool)
         for parent in parents:
             found |= self.neighbours(parent)
         fresh = (self._random_feasible(rng) for _ in range(FRESH))
         others = [*self._mutants(parents, rng), *(params for params in fresh if params)]
         return found | {self.region.key(params): params for params in others}
+
+    @cached_property
+    def _pool(self) -> dict[Key, Params]:
+        """Draw random parameters within the limits, fewer where they are hard to find."""
+        rng, pool, num_failed = Random(self._seed), {}, 0
+        for _ in range(POOL):
+            if (params := self._random_feasible(rng)) is not None:
+                pool[self.region.key(params)] = params
+            elif (num_failed := num_failed + 1) == MAX_FAILED:
+                break
+        return pool
+
+    def is_inside(self, key: Key, params: Mapping[str, Any]) -> bool:
+        """Tell whether parameters are within the limits."""
+        if key not in self._inside:
+            self._inside[key] = self.region.verdict(params) is None
+        return self._inside[key]
 
     def neighbours(self, params: Mapping[str, Any]) -> dict[Key, Params]:
         """Give what lies a step beside parameters."""

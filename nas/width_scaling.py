@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nas.feasible import Limit, Params
     from nas.space import SearchSpace
 
-ATTEMPTS = 200  # draws until `random_feasible` gives up
+ATTEMPTS = 20  # draws until `random_feasible` no longer goes by the first limit alone
 BISECTIONS = 14
 REPAIR_FILL = 0.9  # a repaired network fills at least this share where there is no minimum
 
@@ -39,8 +39,10 @@ class WidthScaling:
     def random_feasible(self, rng: Random) -> Params | None:
         """Draw all but the scale uniformly, and the fill uniformly in the window.
 
+        Where 20 draws give nothing that fits, for another limit is tight, as `Region.random` does.
+
         Returns:
-            `None` if 200 draws gave nothing that fits.
+            `None` if that found none either.
         """
         first = self.region.limits[0]
         for _ in range(ATTEMPTS):
@@ -48,7 +50,7 @@ class WidthScaling:
             scaled = self._solve(self.region.uniform(rng), target, rng)
             if self.region.verdict(scaled) is None:
                 return scaled
-        return None
+        return self.region.random(rng)
 
     def repair(self, params: Params, rng: Random) -> Params | None:
         """Scale the widths into the window, to a fill drawn uniformly in it.

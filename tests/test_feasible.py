@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,15 @@ def test_a_grid_lists_every_value_of_its_distribution_once(space: Space) -> None
 def test_a_draw_from_a_finite_distribution_is_on_its_grid(space: Space, rng: Random) -> None:
     ((_, dist),) = space.items()
     assert draw(rng, dist) in grid(dist)
+
+
+def test_small_whole_numbers_are_likelier_on_a_logarithmic_scale() -> None:
+    rng, dist = Random(0), IntDistribution(1, 8, log=True)
+    found = Counter(draw(rng, dist) for _ in range(8000))
+    counts = [found[value] for value in range(1, 9)]
+    assert counts == sorted(counts, reverse=True)
+    # A bin reaches half a step to either side, as Optuna's own do.
+    assert counts[0] / 8000 == pytest.approx(math.log(1.5 / 0.5) / math.log(8.5 / 0.5), abs=0.02)
 
 
 def test_draws_reach_every_value_of_a_grid() -> None:

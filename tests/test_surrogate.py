@@ -120,7 +120,7 @@ def test_the_named_is_better_than_the_luckiest_where_the_model_fits() -> None:
     assert np.mean(gained) > 2 * np.std(gained) / np.sqrt(40)
 
 
-@pytest.mark.parametrize("values", [[], [0.5], [0.5] * 30, list(np.arange(9.0))])
+@pytest.mark.parametrize("values", [[], [0.5], [0.5] * 30, [0.1] * 30, list(np.arange(9.0))])
 def test_too_few_or_equal_values_are_their_own_estimates(values: list[float]) -> None:
     found = estimate(rows(len(values)), np.array(values))
     assert found.mean.tolist() == values
@@ -191,8 +191,22 @@ def test_the_slope_of_the_evidence_is_that_of_small_steps() -> None:
 
 def test_the_means_of_the_rows_themselves_are_those_predicted_for_them() -> None:
     features = rows(50)
-    model = GaussianProcess(features, additive(features, 0) + noise(50, 0)).believing(rows(5, 1))
-    assert model.means == pytest.approx(model.mean(np.vstack([features, rows(5, 1)])), abs=1e-9)
+    model = GaussianProcess(features, additive(features, 0) + noise(50, 0))
+    assert model.means == pytest.approx(model.mean(features), abs=1e-9)
+
+
+def test_what_is_believed_takes_doubt_away_and_teaches_nothing() -> None:
+    features, running = rows(50), np.vstack([rows(4, 1), 1e3 * rows(1, 2)])
+    model = GaussianProcess(features, additive(features, 0) + noise(50, 0))
+    elsewhere = rows(20, 3)
+    (means, stds), (after, stds_after) = (
+        each.predict(np.vstack([elsewhere, running])) for each in (model, model.believing(running))
+    )
+    assert after == pytest.approx(means, abs=1e-9)
+    assert (stds_after <= stds + 1e-9).all()
+    assert (stds_after[20:] < 0.9 * stds[20:]).all()
+    twice = model.believing(running[:2]).believing(running[2:])
+    assert twice.predict(elsewhere)[1] == pytest.approx(stds_after[:20], abs=1e-9)
 
 
 # recommend
@@ -296,6 +310,13 @@ def test_a_value_enqueued_from_outside_its_range_has_as_many_columns() -> None:
 
 def test_no_parameters_are_no_rows() -> None:
     assert Encoding(SPACE).encode([]).shape[0] == 0
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_large_numbers_close_together_have_places(*, log: bool) -> None:
+    dist = FloatDistribution(1e16, 1e16 + 20, log=log)
+    rows = Encoding({"x": dist}).encode([{"x": dist.low}, {"x": dist.high}])
+    assert rows.tolist() == [[0.0], [1.0]]
 
 
 def test_where_nothing_is_to_be_chosen_rows_have_no_columns() -> None:

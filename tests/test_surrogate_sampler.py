@@ -27,7 +27,14 @@ from nas.samplers import DEFAULT, SAMPLERS, Exhausted, Limit, NothingFits, make_
 from nas.space import SearchSpace
 from nas.space_file import load_space
 from nas.surrogate import recommend
-from nas.surrogate_sampler import MAX_ROWS, NUM_START, Candidates, _thinned
+from nas.surrogate_sampler import (
+    FRESH,
+    MAX_FAILED,
+    MAX_ROWS,
+    NUM_START,
+    Candidates,
+    _thinned,
+)
 from nas.warping import REACHES, Warping
 from nas.width_scaling import WidthScaling
 
@@ -479,3 +486,44 @@ def test_warping_keeps_the_order_and_can_be_undone(reach: float) -> None:
     step = 1e-6
     slopes = (warping(values + step) - warping(values - step)) / (2 * step)
     assert warping.log_slope(values[:-1]) == pytest.approx(np.log(slopes[:-1]).sum(), abs=1e-6)
+
+
+# What lies outside the limits
+
+
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.RUNNING])
+def test_a_trial_outside_the_limits_is_no_goal_within_them(state: TrialState) -> None:
+    names = "abcdef"
+    space: dict[str, BaseDistribution] = {name: IntDistribution(1, 16) for name in names}
+    limits = [Limit("sum", lambda params: sum(params.values()), maximum=52, minimum=40)]
+
+    def quadratic(params: Mapping[str, Any]) -> float:
+        return -sum((params[name] - 8) ** 2 for name in names) / 100
+
+    def regret(outsider: FrozenTrial | None) -> float:
+        study = study_of(space, limits)
+        if outsider is not None:
+            study.add_trial(outsider)
+        run(study, 45, quadratic)
+        values = [t.value or 0.0 for t in study.trials if 40 <= sum(t.params.values()) <= 52]
+        return -max(values)
+
+    far = dict.fromkeys(names, 16)
+    value = 1.0 if state is TrialState.COMPLETE else None
+    outsider = optuna.create_trial(state=state, value=value, params=far, distributions=space)
+    assert regret(outsider) < regret(None) + 0.1
+
+
+def test_where_nothing_is_found_the_pool_is_not_drawn_for_ever() -> None:
+    asked: list[None] = []
+
+    def nothing(_rng: Random) -> None:
+        asked.append(None)
+
+    region = Region(SPACE, tuple(WINDOW))
+    candidates = Candidates(region, Encoding(SPACE), nothing, lambda *_: None, seed=0)
+    inside = region.random(Random(0))
+    assert inside is not None
+    for _ in range(3):
+        candidates.around([inside], Random(0))
+    assert len(asked) == MAX_FAILED + 3 * FRESH

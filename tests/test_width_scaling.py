@@ -113,6 +113,16 @@ def test_repair_succeeds_for_most_uniform_draws(budget: int) -> None:
     assert sum(params is not None for params in repaired) >= 70
 
 
+@pytest.mark.parametrize("seed", [0, 2, 7])
+def test_networks_are_found_also_where_another_limit_is_tight(seed: int) -> None:
+    space = preset("resnet", 5_000_000)
+    window = limit_on(space, count_params, 5_000_000, FILL * 5_000_000)
+    cap = limit_on(space, count_macs, 200_000_000)
+    found = WidthScaling(space, (window, cap)).random_feasible(Random(seed))
+    assert found is not None
+    assert count_macs(space.decode(found)) <= 200_000_000
+
+
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_a_window_of_parameters_and_a_cap_of_multiply_adds_are_both_kept(budget: int) -> None:
     space = preset("resnet", budget)

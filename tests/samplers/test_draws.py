@@ -28,6 +28,7 @@ from sampler_studies import (
 )
 
 from nas.samplers import BudgetSampler, Limit
+from nas.study_view import StudyView
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -154,3 +155,14 @@ def test_a_parameter_with_one_value_is_part_of_the_costs() -> None:
     study = study_of("tpe", space, AREA)
     run(study, 3)
     assert {(p["width"], p["depth"]) for p in scored(study)} == {(4, 3), (5, 3), (6, 3)}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_base_notes_nothing_that_may_yet_be_refused(sampler: str) -> None:
+    study = study_of("random")
+    trial = study.ask()
+    view = StudyView(study, study.trials, [])
+    number = trial._trial_id
+    view._storage.set_trial_system_attr(number, f"{sampler}:relative_params:0", "{}")
+    view._storage.set_trial_system_attr(number, "constraints:area", 0.0)
+    assert set(study.trials[0].system_attrs) == {"constraints:area"}

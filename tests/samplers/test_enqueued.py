@@ -18,8 +18,10 @@ from nas.space_file import load_space
 from nas.width_scaling import WidthScaling
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from optuna.distributions import BaseDistribution
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
 
 @pytest.mark.parametrize("params", [{"width": 4, "depth": 4}, {"width": 9, "depth": 9}])
@@ -111,3 +113,20 @@ def test_a_partly_enqueued_trial_with_no_new_completion_does_not_end_the_search(
         catch=(Exhausted,),
     )
     assert [trial.state for trial in study.trials[4:]] == [TrialState.COMPLETE] * 3
+
+
+def test_the_completion_of_a_partly_enqueued_trial_is_claimed() -> None:
+    claimed: list[int] = []
+
+    def claim(_trial: FrozenTrial, params: Mapping[str, int]) -> bool:
+        claimed.append(params["b"])
+        return params["b"] != 100
+
+    space: dict[str, BaseDistribution] = {name: IntDistribution(1, 1000) for name in "ab"}
+    limits = [Limit("area", lambda p: p["a"] * p["b"], maximum=1000, minimum=990)]
+    for seed in range(5):
+        sampler = BudgetSampler(FACTORIES["random"], space, limits, claim=claim, seed=seed)
+        study = optuna.create_study(sampler=sampler)
+        study.enqueue_trial({"a": 10})
+        assert study.ask(space).params == {"a": 10, "b": 99}
+        assert claimed[-1] == 99
