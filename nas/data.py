@@ -94,11 +94,11 @@ def load_training_data(name: str, root: Path | str) -> TrainingData:
     split = source.read(Path(root), "train")
     if source.has_val:
         train, val = split, source.read(Path(root), "val")
-        fingerprint = _fingerprint(train, val)
+        digits = fingerprint(train, val)
     else:
         train, val = (split.select(indices) for indices in split_indices(split.labels))
-        fingerprint = _fingerprint(split)
-    return TrainingData(name, train, val, source.class_names, fingerprint)
+        digits = fingerprint(split)
+    return TrainingData(name, train, val, source.class_names, digits)
 
 
 def load_test_data(name: str, root: Path | str) -> Split:
@@ -112,19 +112,22 @@ def load_test_data(name: str, root: Path | str) -> Split:
     return data_set(name).read(Path(root), "test")
 
 
-def check_test_files(name: str, root: Path | str) -> None:
+def check_test_files(name: str, root: Path | str) -> str | None:
     """Refuse a folder's test images that cannot be read before anything is trained; none is kept.
 
-    Removed afterwards, they would change which of a folder's images are whose part.
+    Removed or added afterwards, images would change which of a folder's are whose part.
+
+    Returns:
+        The fingerprint of a folder's test images; `None` of other data sets.
 
     Raises:
         UserError: As `load_training_data`.
     """
-    if name.startswith("folder:"):
-        load_test_data(name, root)
+    return fingerprint(load_test_data(name, root)) if name.startswith("folder:") else None
 
 
-def _fingerprint(*splits: Split) -> str:
+def fingerprint(*splits: Split) -> str:
+    """Give 16 digits of a checksum of images and labels."""
     digest = hashlib.sha256()
     for tensor in (tensor for split in splits for tensor in (split.images, split.labels)):
         digest.update(repr(tuple(tensor.shape)).encode())

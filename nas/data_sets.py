@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.client
 import io
+import itertools
 import re
 import socket
 from collections.abc import Callable
@@ -128,9 +129,9 @@ def _read_fashion_mnist(root: Path, part: Part) -> Split:
     """Read the 28-pixel images in grey, black around them to 32 pixels."""
     from torchvision.datasets import FashionMNIST
 
-    prefix = {"train": "train", "test": "t10k"}[part]
     folder = root / "FashionMNIST" / "raw"
-    wanted = [folder / f"{prefix}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+    kinds = itertools.product(("train", "t10k"), ("images-idx3", "labels-idx1"))
+    wanted = [folder / f"{which}-{kind}-ubyte" for which, kind in kinds]
     missing = next((path for path in wanted if not path.is_file()), None)
     if missing is not None:
         with _failed_download_in_one_line("Fashion-MNIST", root, str(missing.relative_to(root))):
@@ -143,6 +144,11 @@ def _read_fashion_mnist(root: Path, part: Part) -> Split:
         raise UserError(
             f"{folder} holds damaged files ({_reason(error)}); remove them to download them again"
         ) from None
+    if len(files.data) != len(files.targets):
+        raise UserError(
+            f"{folder} has {len(files.data)} images and {len(files.targets)} labels of {part}; "
+            "remove them to download them again"
+        )
     return Split(functional.pad(files.data[:, None], (2, 2, 2, 2)), files.targets.long())
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -15,7 +17,6 @@ from nas.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from PIL import Image
     from torch import Tensor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # What Pillow raises, beside its own errors, at a damaged file or damaged metadata.
 DAMAGE = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, ArithmeticError,
-    AttributeError, struct.error,
+    AttributeError, RuntimeError, struct.error,
 )  # fmt: skip
 File = tuple["Path", int]
 Part = Literal["train", "val", "test"]
@@ -31,8 +32,8 @@ Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 # Also of what Pillow may not read here: such a file is named then, not left out.
 ENDINGS = {
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png",
-    ".ppm", ".tif", ".tiff", ".webp",
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",
+    ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 LEAST_IMAGES = 10  # a class: one for val and, without a folder of its own, one for test
 LOOK_LIKE_PARTS = {"training", "testing", "valid", "validation", "dev", "eval", *PARTS}
@@ -84,6 +85,13 @@ class ImageFolder:
             raise UserError(
                 f"{self.root} has the folders {', '.join(like)}, which look like parts; the "
                 f"names of parts are {', '.join(PARTS)}: rename or move away {', '.join(unread)}"
+            )
+        beside = [name for name in folders if name not in (*PARTS, *unread)] if self.parts else []
+        if left_out := [name for name in beside if _images(self.root / name)]:
+            raise UserError(
+                f"{self.root} has the folder train, where classes are looked for, and images in "
+                f"{', '.join(left_out)} beside it; rename train if it is a class, or move away "
+                "what is beside it"
             )
 
     def _folder(self, part: Part) -> Path:
@@ -154,6 +162,7 @@ def read_square(path: Path, size: int, mode: str) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
+            _refuse_other_greys(image)
             upright = _in_eight_bits(ImageOps.exif_transpose(image)).convert(mode)
         return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
     except UnidentifiedImageError:
@@ -163,6 +172,13 @@ def read_square(path: Path, size: int, mode: str) -> np.ndarray:
         raise UnreadableError(why) from None
 
 
+def _refuse_other_greys(image: Image.Image) -> None:
+    """Refuse a TIFF that Pillow would take for one of 16 bits, with black as 0."""
+    tags = getattr(image, "tag_v2", {})  # BitsPerSample, PhotometricInterpretation
+    if image.mode.startswith("I;16") and (tags.get(258, (16,)) != (16,) or tags.get(262, 1) == 0):
+        raise UnreadableError("12 bits a pixel, or white as 0; save it with 8")
+
+
 def _in_eight_bits(image: Image.Image) -> Image.Image:
     """Give an image that Pillow converts as it looks: what has more than 8 bits it cuts off."""
     from PIL import Image
@@ -170,7 +186,7 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise UnreadableError("32 bits a pixel; save it with 8 or 16")
+        raise UnreadableError("a kind of pixels that is not read; save it with 8 bits each")
     if "transparency" in image.info:  # as bytes of a palette, of which Pillow warns
         return image.convert("RGBA")
     return image
@@ -184,12 +200,16 @@ def _folders(folder: Path) -> tuple[str, ...]:
 
 
 def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    return sorted(path for path in files if not _is_hidden(path.relative_to(folder)))
+    """List the images in a folder and all folders in it, linked ones too, each folder once.
 
-
-def _is_hidden(path: Path) -> bool:
-    """Tell whether it is, or lies in, what begins with a dot, such as a viewer's small copies."""
-    return any(part.startswith(".") for part in path.parts)
+    Not what begins with a dot, such as a viewer's small copies.
+    """
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else sorted(n for n in folders if n[0] != ".")
+        if real not in seen:
+            shown = (Path(place, name) for name in names if name[0] != ".")
+            found += [path for path in shown if path.suffix.lower() in ENDINGS]
+        seen.add(real)
+    return sorted(found)

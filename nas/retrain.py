@@ -114,7 +114,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         else [_from_outside(model, architecture)]
     )
     dataset = full_name(dataset or "", image_size) or None
-    training_data = _training_data(source, dataset, data)
+    training_data, test_fingerprint = _data(source, dataset, data)
     if "resolution" not in settings or settings["resolution"] is None:
         config = config.model_copy(update={"resolution": training_data.at_scale(config.resolution)})
     if model is not None:
@@ -126,6 +126,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     work = Retraining(
         data=training_data,
         data_root=Path(data),
+        test_fingerprint=test_fingerprint,
         config=config,
         recipe=recipe_name,
         is_held_out=holdout or top is not None,
@@ -214,6 +215,7 @@ def _from_study(study: Study, trial: int | None, top: int | None, by: str) -> li
 
 
 def _from_outside(model: str | None, file: str | Path | None) -> Network:
+    from nas.errors import UserError
     from nas.presets import hand_made_network, read_architecture
     from nas.retrain_record import Network
 
@@ -221,25 +223,31 @@ def _from_outside(model: str | None, file: str | Path | None) -> Network:
         return Network(hand_made_network(model), model)
     assert file is not None
     arch, name = read_architecture(Path(file)), Path(file).stem
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the name of {file} is not UTF-8 text; name it otherwise") from None
     return Network(arch, f"arch-{arch.arch_id}" if name == "architecture" else name)
 
 
-def _training_data(source: Study | None, name: str | None, root: str | Path) -> TrainingData:
-    """Read the study's data set, or another one on request."""
+def _data(
+    source: Study | None, name: str | None, root: str | Path
+) -> tuple[TrainingData, str | None]:
+    """Read the study's data set, or another one on request; and `check_test_files`."""
     from nas.data import check_test_files, load_training_data
     from nas.errors import UserError
     from nas.study import stored_identity
 
     identity = {} if source is None else stored_identity(source)
     data = load_training_data(name or identity.get("data", "cifar10"), root)
-    check_test_files(data.name, root)
+    test_fingerprint = check_test_files(data.name, root)
     if data.name == identity.get("data") and data.fingerprint != identity["data_fingerprint"]:
         raise UserError(
             f"{data.name} in {root} is not what study {source.study_name!r} was scored on "  # type: ignore[union-attr]
             f"(fingerprint {data.fingerprint}, there {identity['data_fingerprint']}); name the "
             "folder of its files by --data"
         )
-    return data
+    return data, test_fingerprint
 
 
 def _sister(source: Study | None, name: str, url: str | None) -> Study:

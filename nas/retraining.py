@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.assignment import Assignment
 from nas.checkpoint import Checkpoints
-from nas.data import load_test_data
+from nas.data import fingerprint, load_test_data
 from nas.distributed import ALONE, Ranks, is_lost_rank
 from nas.errors import UserError, brief
 from nas.evaluation import evaluate
@@ -69,6 +69,7 @@ class Retraining:
 
     data: TrainingData
     data_root: Path
+    test_fingerprint: str | None
     config: RetrainConfig
     recipe: str
     is_held_out: bool
@@ -291,6 +292,11 @@ class Retraining:
         if self.full_data.val is not None:
             return self.full_data.val
         test = load_test_data(self.data.name, self.data_root)
+        if self.test_fingerprint not in (None, fingerprint(test)):
+            raise UserError(
+                f"the images of {self.data.name} have changed while it was trained, and its test "
+                "images are others; nothing is recorded: the same command begins with what is there"
+            )
         return test.resized(self.config.resolution).to(self.device)
 
     def _finished_before(self, found: FrozenTrial, network: Network, folder: Path) -> Retrained:

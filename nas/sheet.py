@@ -137,8 +137,10 @@ def _cells_of(sheet: Any) -> Cells:  # noqa: ANN401 - openpyxl has no types
 def _as_shown(cell: Any) -> str:  # noqa: ANN401 - openpyxl's kinds of cells
     """Read a cell's text; a number that is shown in percent says so."""
     is_number = isinstance(cell.value, int | float) and not isinstance(cell.value, bool)
-    if is_number and "%" in (cell.number_format or ""):
-        return f"{100 * cell.value:.10g} %"
+    shown_as = cell.number_format or ""
+    if is_number and "%" in shown_as:
+        is_text = "%" not in re.sub(r'"[^"]*"|\\.', "", shown_as)  # then nothing is multiplied
+        return f"{cell.value if is_text else 100 * cell.value:.10g} %"
     return _text(cell.value)
 
 
@@ -149,6 +151,8 @@ def _read_parquet(path: Path) -> Iterator[Cells]:
         frame = pd.read_parquet(path, engine="pyarrow")
     except DAMAGE as error:  # pyarrow's own errors are ValueErrors
         raise UserError(f"{path} is not a Parquet file: {error}") from None
+    if any(frame.index.names):
+        frame = frame.reset_index()
     yield [[str(name) for name in frame.columns], *_cells(frame.astype(object))]
 
 

@@ -52,6 +52,7 @@ NUMBERS = (
     "shortcut kernels",
 )  # fmt: skip
 """Columns where `BLANK` means none."""
+LISTS = ("blocks", "channels", "kernel sizes", "shortcut kernels", "block types")
 
 
 @dataclass(frozen=True)
@@ -145,10 +146,21 @@ def _refuse_doubles(path: Path, names: Sequence[str | None]) -> None:
             raise UserError(f"{path} has the column {name!r} twice; rename one of them")
 
 
+def _by_name(header: Sequence[Column], row: Sequence[str]) -> dict[str, str]:
+    """Give the cells that are not blank; a list may stand in several cells below one title."""
+    cells: dict[str, str] = {}
+    name: str | None = None
+    for column, cell in zip(header, row, strict=False):
+        name = column.name if column.title or name not in LISTS else name
+        if name and cell.strip():
+            cells[name] = f"{cells[name]}, {cell}" if name in cells else cell
+    return cells
+
+
 def _parse(number: int, header: Sequence[Column], row: Sequence[str]) -> Row | Unreadable:
     if any(cell.strip() for cell in row[len(header) :]):
         return Unreadable(number, "more cells than columns; a list of numbers needs quotes")
-    cells = {c.name: cell for c, cell in zip(header, row, strict=False) if c.name and cell.strip()}
+    cells = _by_name(header, row)
     for name in NUMBERS:
         if cells.get(name, "").strip().lower() in BLANK:
             del cells[name]
@@ -238,14 +250,23 @@ def _count(text: str, title_unit: str) -> tuple[float, float]:
     match = re.fullmatch(r"([0-9.,]*[0-9])([kKmM]?)", plain)
     if not match:
         raise ValueError(f"parameters is {_quoted(text)}, not a number such as 4,978,810 or 4.98M")
-    digits, unit = match[1], match[2].lower()
+    digits, unit = _ungrouped(match[1]), match[2].lower()
     is_large = re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3}){2,}|[0-9]{6,}(\.0+)?", digits)
     factor = UNITS.get(unit or ("" if is_large else title_unit), 1)
-    if factor == 1 and re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3})+", digits):
-        return float(re.sub("[.,]", "", digits)), 0.0
+    if factor < UNITS["m"] and re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3})+", digits):
+        digits = re.sub("[.,]", "", digits)  # 4,979k is 4.979M: few networks have 4,979 parameters
     value = _number("parameters", digits) * factor
     decimals = len(digits.replace(",", ".").partition(".")[2])
     return value, 0.0 if factor == 1 else factor / 2 / 10**decimals
+
+
+def _ungrouped(digits: str) -> str:
+    """Write 4,978,810.00 and 4.978.810,00, decimals last, without groups."""
+    grouped = r"([0-9]{1,3}(?:,[0-9]{3})+)\.([0-9]+)|([0-9]{1,3}(?:\.[0-9]{3})+),([0-9]+)"
+    if not (match := re.fullmatch(grouped, digits)):
+        return digits
+    whole, decimals = (part for part in match.groups() if part is not None)
+    return f"{re.sub('[.,]', '', whole)}.{decimals}"
 
 
 def _share(cells: Mapping[str, str], units: Mapping[str | None, str], name: str) -> float | None:

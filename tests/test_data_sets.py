@@ -115,6 +115,26 @@ def test_fashion_mnist_is_grey_with_a_black_border_to_32_pixels(tmp_path: Path) 
     assert data.fitted(Architecture.of([1], [8])).in_channels == 1
 
 
+def test_a_download_that_was_interrupted_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fashion_mnist(tmp_path)
+    (tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    for variable in ("http_proxy", "https_proxy"):  # a port of this machine that nobody serves
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte.* could not be downloaded"):
+        load_training_data("fashion-mnist", tmp_path)
+
+
+def test_images_and_labels_of_different_numbers_are_one_line(tmp_path: Path) -> None:
+    write_fashion_mnist(tmp_path)
+    raw = tmp_path / "FashionMNIST" / "raw"
+    shape = np.array((50,), ">i4").tobytes()
+    (raw / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1]) + shape + bytes(50))
+    with pytest.raises(UserError, match="has 100 images and 50 labels of train"):
+        load_training_data("fashion-mnist", tmp_path)
+
+
 def test_a_damaged_fashion_mnist_file_is_one_line(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path)
     (tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"half")
@@ -222,8 +242,46 @@ def test_sixteen_bits_a_pixel_are_read_as_eight_and_more_are_refused(tmp_path: P
     assert (read_square(tmp_path / "grey.png", 256, "RGB") == found[:, :, None]).all()
     for name, dtype in (("int", np.int32), ("float", np.float32)):
         Image.fromarray(np.ones((4, 4), dtype)).save(tmp_path / f"{name}.tiff")
-        with pytest.raises(UnreadableError, match="32 bits a pixel; save it with 8 or 16"):
+        with pytest.raises(UnreadableError, match="a kind of pixels that is not read"):
             read_square(tmp_path / f"{name}.tiff", 4, "L")
+
+
+@pytest.mark.parametrize(("tag", "value"), [(258, 12), (262, 0)])
+def test_twelve_bits_and_white_as_zero_are_refused_and_not_read_as_black(
+    tmp_path: Path, tag: int, value: int
+) -> None:
+    path = tmp_path / "grey.tiff"
+    Image.fromarray(np.full((4, 4), 0x808, np.uint16)).save(path)
+    read_square(path, 4, "L")
+    content = bytearray(path.read_bytes())
+    entry = content.index(struct.pack("<HHI", tag, 3, 1))  # a short number, of which there is one
+    content[entry + 8 : entry + 10] = struct.pack("<H", value)
+    path.write_bytes(content)
+    with pytest.raises(UnreadableError, match="12 bits a pixel, or white as 0|no known"):
+        read_square(path, 4, "L")
+
+
+def test_what_pillow_cannot_decode_for_whatever_reason_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+
+    def fail(_image: Image.Image) -> Image.Image:
+        raise RuntimeError("Failed to decode frame 0")  # as of a damaged AVIF
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", fail)
+    with pytest.raises(UnreadableError, match="RuntimeError"):
+        read_square(tmp_path / "a.png", 4, "RGB")
+
+
+def test_linked_folders_are_read_and_a_link_to_itself_ends(tmp_path: Path) -> None:
+    write_images(tmp_path / "set", {"a": 10, "b": 10})
+    write_images(tmp_path, {"elsewhere": 5})
+    (tmp_path / "set" / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "a" / "again").symlink_to(tmp_path / "set" / "a")
+    Image.new("L", (9, 9), 77).save(tmp_path / "set" / "b" / "grey.pgm")
+    files = ImageFolder(tmp_path / "set", 8).files("train")
+    assert [label for _, label in files] == [0] * 15 + [1] * 11
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning(
@@ -252,6 +310,14 @@ def test_parts_by_other_names_are_neither_classes_nor_left_out(tmp_path: Path, p
     with pytest.raises(
         UserError, match=r"which look like parts; the names of parts are train, val"
     ):
+        load_training_data(f"folder:{tmp_path}@8", tmp_path)
+
+
+def test_a_class_called_train_hides_no_other(tmp_path: Path) -> None:
+    write_images(tmp_path, {"bus": 10, "car": 10})
+    write_images(tmp_path / "train", {"steam": 10, "electric": 10})
+    (tmp_path / "docs").mkdir()
+    with pytest.raises(UserError, match="where classes are looked for, and images in bus, car"):
         load_training_data(f"folder:{tmp_path}@8", tmp_path)
 
 
@@ -463,6 +529,26 @@ def test_a_folder_of_64_pixel_images_is_searched_retrained_and_loaded(
     assert loaded.class_names == ("cat", "dog", "owl")
     assert loaded.resolution == 64
     assert find_study("pets-64-tiny-3k-tiny", None).study_name == study.study_name
+
+
+def test_no_test_image_of_a_folder_that_grew_meanwhile_is_scored(folder: Path) -> None:
+    write_images(folder / "pets", {"cat": 100, "dog": 100}, (16, 16))
+
+    def grow(*_: object) -> None:
+        for name in ("cat", "dog"):
+            Image.new("RGB", (16, 16)).save(folder / "pets" / name / "-first.png")
+
+    with pytest.raises(UserError, match="folder:pets@16 have changed while it was trained"):
+        nas.retrain(
+            model="ResNet-20",
+            dataset="folder:pets",
+            image_size=16,
+            device="cpu",
+            epochs=1,
+            resolution=8,
+            batch_size=50,
+            listener=RetrainListener(on_start=grow),
+        )
 
 
 @pytest.mark.parametrize("command", ["search", "retrain"])

@@ -166,7 +166,7 @@ def image(kind: str) -> bytes:
 
 @few
 @given(
-    content=st.sampled_from(("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm")).flatmap(
+    content=st.sampled_from(("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm", "avif")).flatmap(
         lambda kind: damaged(image(kind))
     ),
     where=st.sampled_from(("a", "b", "c", ".", "train")),

@@ -283,6 +283,10 @@ def test_every_row_gets_its_verdict_or_the_file_one_line(
         ("4.978.810", False),
         ("4 978 810", False),
         ("4978810.0", False),
+        ('"4,978,810.00"', False),
+        ('"4.978.810,00"', False),
+        ('"4,979k"', False),
+        ('"4,970k"', True),
         ("4.98M", False),
         ("5M", False),
         ("4.97M", True),
@@ -377,6 +381,33 @@ def test_a_workbook_shows_percent_and_keeps_texts_that_look_missing(scored: Scor
     assert verdicts("a.xlsx") == ["imported", "imported"]
     assert [t.accuracy for t in history(study)] == [0.9712, 0.961]
     assert [(t.name, t.notes) for t in history(study)] == [("NA", "None"), ("null", "n/a")]
+
+
+@pytest.mark.parametrize("shown_as", ['0.00"%"', r"0.00\%"])
+def test_a_percent_sign_that_is_mere_text_multiplies_nothing(scored: Scored, shown_as: str) -> None:
+    study = scored()
+    book = openpyxl.Workbook()
+    book.active.append(["blocks", "channels", "accuracy"])
+    book.active.append(["1,1", "4,8", 97.12])
+    book.active["C2"].number_format = shown_as
+    book.save("a.xlsx")
+    assert verdicts("a.xlsx") == ["imported"]
+    assert [t.accuracy for t in history(study)] == [0.9712]
+
+
+def test_a_list_may_stand_in_several_cells_below_one_title(scored: Scored) -> None:
+    study = scored()
+    Path("a.csv").write_text("name,blocks,,channels,,accuracy\nx,2,1,8,16,0.5\ny,2,3,8,32,0.6\n")
+    assert verdicts("a.csv") == ["imported", "imported"]
+    assert [str(t.arch) for t in history(study)] == ["2x8, 1x16", "2x8, 3x32"]
+
+
+def test_names_in_the_index_of_a_parquet_file_are_read(scored: Scored) -> None:
+    study = scored()
+    frame = pd.DataFrame({"blocks": ["1,1"] * 2, "channels": ["4,8"] * 2, "accuracy": [0.5] * 2})
+    frame.set_index(pd.Index(["a", "b"], name="name")).to_parquet("a.parquet")
+    assert verdicts("a.parquet") == ["imported", "imported"]
+    assert [t.name for t in history(study)] == ["a", "b"]
 
 
 def test_the_worksheet_with_the_columns_is_read_wherever_it_stands(scored: Scored) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.cli.choices import AsJson
+from nas.cli.words import one_line
 
 BATCH = 256  # images of 32 pixels that are classified at a time
 
@@ -30,8 +31,9 @@ def predict(
         print(json.dumps(predictions, indent=2))
         return
     for prediction in predictions:
-        classes = ", ".join(f"{c['class']} {c['probability']:.1%}" for c in prediction["classes"])
-        print(f"{prediction['image']}: {classes}")
+        found = ((one_line(c["class"]), c["probability"]) for c in prediction["classes"])
+        classes = ", ".join(f"{name} {probability:.1%}" for name, probability in found)
+        print(f"{one_line(prediction['image'])}: {classes}")
 
 
 def predict_files(folder: Path, images: list[Path], top: int) -> list[dict[str, Any]]:
