@@ -121,7 +121,8 @@ def recommend(
 
     Args:
         study: Of one objective. Trials without all parameters, such as a network from outside
-            the search space, and those whose score is infinite, are not named.
+            the search space, and those whose score is infinite, are not named; those that break
+            limits, such as enqueued ones, may be.
         search_space: The parameters.
         features: Maps parameters to further features, such as logarithms of costs.
 

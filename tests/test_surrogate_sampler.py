@@ -414,8 +414,11 @@ def test_proposals_of_networks_fill_the_window() -> None:
 def test_every_sampler_is_made_by_name_and_keeps_the_limits(name: str) -> None:
     if name == "cmaes":
         pytest.importorskip("cmaes")
-    study = run(study_of(GRID, SUM, name), 4, interacting)
+    study = run(study_of(GRID, SUM, name), 16, interacting)
     assert all(sum(params.values()) <= 15 for params in proposed(study))
+    counts = study.sampler.counts  # type: ignore[attr-defined]
+    if name not in ("random", "nsga2"):  # which begins with a population of 50 at random
+        assert counts["base"] + counts["repaired"] > 0
 
 
 def test_a_sampler_that_is_not_there_is_refused_in_one_line() -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import optuna
 import pytest
-from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 from sampler_studies import AREA, GRID, KNOWN, OVER, UNDER, area, study_of
 
@@ -14,7 +13,6 @@ from nas.pruner import OverBudgetPruner
 from nas.samplers import Limit
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
 
@@ -55,9 +53,3 @@ def test_one_exceeded_limit_of_several_is_enough(width: int, *, is_pruned: bool)
     for name, value in {"area": 10, "width": width}.items():
         trial.set_user_attr(name, value)
     assert trial.should_prune() is is_pruned
-
-
-BOX: dict[str, BaseDistribution] = {
-    "width": IntDistribution(1, 99),
-    "depth": IntDistribution(1, 99),
-}
