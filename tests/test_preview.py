@@ -139,11 +139,11 @@ def test_days_come_with_what_would_make_it_fit(capsys: pytest.CaptureFixture[str
 def test_the_trials_that_fit_a_day_are_counted_with_those_that_are_scored(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: int, fitting: int
 ) -> None:
-    begin_study()
+    monkeypatch.setattr(cli_preview, "_standing", lambda *_: 1)  # of which one is scored
     monkeypatch.setattr(preview, "trial_seconds", lambda *_: 6 * 3600)  # four a day
     monkeypatch.setattr(preview, "cheaper", lambda *_: {"--width-factor 0.5": 3 * 3600})
     monkeypatch.setattr(preview, "finalists_seconds", lambda *_: 30 * 3600)
-    dry_run(*FLAGS, "--study", "begun", trials=asked)
+    dry_run(*FLAGS, trials=asked)
     told = capsys.readouterr().out
     assert f"--trials {fitting} --finalists 0" in told
     # Another schedule begins anew, with all the trials that were asked for, and the finalists.
