@@ -101,6 +101,13 @@ def load_training_data(name: str, root: Path | str) -> TrainingData:
     return TrainingData(name, train, val, source.class_names, digits)
 
 
+def load_anew(name: str, root: Path | str) -> TrainingData:
+    """Load as `load_training_data` what is there now: a folder may have changed since."""
+    if name.startswith("folder:"):
+        load_training_data.cache_clear()
+    return load_training_data(name, root)
+
+
 def load_test_data(name: str, root: Path | str) -> Split:
     """Read the test images: for the final number of a finished network, never for a choice.
 

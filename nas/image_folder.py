@@ -38,7 +38,7 @@ ENDINGS = {
 LEAST_IMAGES = 10  # a class: one for val and, without a folder of its own, one for test
 LOOK_LIKE_PARTS = {"training", "testing", "valid", "validation", "dev", "eval", *PARTS}
 NUM_NAMED = 3  # unreadable files that an error names
-READING = 2  # counts the ways in which `read_square` ever read
+READING = 3  # counts the ways in which `read_square` ever read
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def read_square(path: Path, size: int, mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             _refuse_other_greys(image)
-            upright = _in_eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+            upright = _in_eight_bits(ImageOps.exif_transpose(image), image.format).convert(mode)
         return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
     except UnidentifiedImageError:
         raise UnreadableError("no known image format") from None
@@ -179,11 +179,11 @@ def _refuse_other_greys(image: Image.Image) -> None:
         raise UnreadableError("12 bits a pixel, or white as 0; save it with 8")
 
 
-def _in_eight_bits(image: Image.Image) -> Image.Image:
+def _in_eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
     """Give an image that Pillow converts as it looks: what has more than 8 bits it cuts off."""
     from PIL import Image
 
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PPM"):  # 16 bits, scaled
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise UnreadableError("a kind of pixels that is not read; save it with 8 bits each")
@@ -200,16 +200,27 @@ def _folders(folder: Path) -> tuple[str, ...]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """List the images in a folder and all folders in it, linked ones too, each folder once.
+    """List the images in a folder and all folders in it, each folder once.
 
-    Not what begins with a dot, such as a viewer's small copies.
+    Links to folders are followed last, but none that leads to where it stands. Not what begins with
+    a dot, such as a viewer's small copies.
     """
-    found, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(n for n in folders if n[0] != ".")
-        if real not in seen:
-            shown = (Path(place, name) for name in names if name[0] != ".")
-            found += [path for path in shown if path.suffix.lower() in ENDINGS]
-        seen.add(real)
+    found: list[Path] = []
+    seen: set[Path] = set()
+    tops = [folder] if folder.is_dir() else []
+    for top in tops:
+        for place, folders, names in os.walk(top, onerror=_refuse_unreadable):
+            real = Path(place).resolve()
+            folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+            if real not in seen:
+                shown = (Path(place, name) for name in names if name[0] != ".")
+                found += [path for path in shown if path.suffix.lower() in ENDINGS]
+            inside = sorted(Path(place, name) for name in folders)
+            links = (path for path in inside if path.is_symlink())
+            tops += [link for link in links if not real.is_relative_to(link.resolve())]
+            seen.add(real)
     return sorted(found)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise UserError(f"cannot read {error.filename}: {error.strerror}") from None

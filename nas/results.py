@@ -12,7 +12,7 @@ from nas.analysis import denoise, scored
 from nas.errors import UserError
 from nas.find_study import FINALISTS, RETRAIN, SISTERS, find_sister
 from nas.sisters import scored_images
-from nas.study import IMPORTED, scored_trials, stored_space
+from nas.study import IMPORTED, scored_trials, stored_space, to_retry
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -107,16 +107,19 @@ def finalists(study: Study) -> pd.DataFrame:
     """
     sister = find_sister(study, FINALISTS)
     trials = sister.get_trials(deepcopy=False) if sister else []
-    seeds = [(t.user_attrs.get("source_trial"), t.user_attrs.get("seed")) for t in trials]
-    states = zip(seeds, (t.state for t in trials), strict=True)
-    has_hope = {seed for seed, state in states if state is not TrialState.FAIL}
-    failed = {source for source, seed in seeds if (source, seed) not in has_hope}
+    hopeful = [*to_retry(trials), *(t for t in trials if t.state is not TrialState.FAIL)]
+    has_hope = set(map(_origin, hopeful))
+    failed = {_origin(trial)[0] for trial in trials if _origin(trial) not in has_hope}
     scored = [t for t in trials if t.state is TrialState.COMPLETE]
     rows = [(t.user_attrs["source_trial"], t.value) for t in scored]
     scores = pd.DataFrame(rows, columns=["trial", "score"], dtype=float).astype({"trial": int})
     found = scores.groupby("trial")["score"].agg(["mean", "std", "size"])
     found = found.set_axis(list(FINALIST_COLUMNS), axis=1)
     return found.assign(is_whole=[float(trial not in failed) for trial in found.index])
+
+
+def _origin(finalist: FrozenTrial) -> tuple[int | None, int | None]:
+    return finalist.user_attrs.get("source_trial"), finalist.user_attrs.get("seed")
 
 
 def check_ranking(by: str) -> None:

@@ -234,12 +234,12 @@ def _data(
     source: Study | None, name: str | None, root: str | Path
 ) -> tuple[TrainingData, str | None]:
     """Read the study's data set, or another one on request; and `check_test_files`."""
-    from nas.data import check_test_files, load_training_data
+    from nas.data import check_test_files, load_anew
     from nas.errors import UserError
     from nas.study import stored_identity
 
     identity = {} if source is None else stored_identity(source)
-    data = load_training_data(name or identity.get("data", "cifar10"), root)
+    data = load_anew(name or identity.get("data", "cifar10"), root)
     test_fingerprint = check_test_files(data.name, root)
     if data.name == identity.get("data") and data.fingerprint != identity["data_fingerprint"]:
         raise UserError(

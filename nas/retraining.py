@@ -295,7 +295,7 @@ class Retraining:
         if self.test_fingerprint not in (None, fingerprint(test)):
             raise UserError(
                 f"the images of {self.data.name} have changed while it was trained, and its test "
-                "images are others; nothing is recorded: the same command begins with what is there"
+                "images are others; with the images as they were the same command goes on"
             )
         return test.resized(self.config.resolution).to(self.device)
 

@@ -247,9 +247,9 @@ def _for_images(budget: Budget, image_size: int, stem_stride: int) -> Budget:
 
 
 def _training_data(name: str, root: str | Path) -> TrainingData:
-    from nas.data import check_test_files, load_training_data
+    from nas.data import check_test_files, load_anew
 
-    found = load_training_data(name, root)
+    found = load_anew(name, root)
     check_test_files(name, root)
     return found
 

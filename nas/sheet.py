@@ -151,8 +151,9 @@ def _read_parquet(path: Path) -> Iterator[Cells]:
         frame = pd.read_parquet(path, engine="pyarrow")
     except DAMAGE as error:  # pyarrow's own errors are ValueErrors
         raise UserError(f"{path} is not a Parquet file: {error}") from None
-    if any(frame.index.names):
-        frame = frame.reset_index()
+    for level, name in reversed(list(enumerate(frame.index.names))):
+        if name is not None and name not in frame.columns:
+            frame.insert(0, name, frame.index.get_level_values(level))
     yield [[str(name) for name in frame.columns], *_cells(frame.astype(object))]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas.architecture import Architecture, Stage
-from nas.blocks import block_type
+from nas.blocks import BLOCKS, block_type
 from nas.errors import UserError
 
 if TYPE_CHECKING:
@@ -147,14 +147,25 @@ def _refuse_doubles(path: Path, names: Sequence[str | None]) -> None:
 
 
 def _by_name(header: Sequence[Column], row: Sequence[str]) -> dict[str, str]:
-    """Give the cells that are not blank; a list may stand in several cells below one title."""
+    """Give the cells that are not blank; a list may stand in several cells below one title.
+
+    What has no title is an entry of a list where it and all cells of the list are; else a remark.
+    """
     cells: dict[str, str] = {}
-    name: str | None = None
+    name, is_list = None, False
     for column, cell in zip(header, row, strict=False):
-        name = column.name if column.title or name not in LISTS else name
-        if name and cell.strip():
-            cells[name] = f"{cells[name]}, {cell}" if name in cells else cell
+        text = cell.strip()
+        if column.title:
+            name, is_list = column.name, column.name in LISTS and _is_entry(text)
+            if name and text:
+                cells[name] = cell
+        elif name and is_list and _is_entry(text):
+            cells[name] = f"{cells[name]}, {text}"
     return cells
+
+
+def _is_entry(text: str) -> bool:
+    return text in BLOCKS or re.fullmatch(r"[0-9]+(\.0+)?", text) is not None
 
 
 def _parse(number: int, header: Sequence[Column], row: Sequence[str]) -> Row | Unreadable:
@@ -253,8 +264,9 @@ def _count(text: str, title_unit: str) -> tuple[float, float]:
     digits, unit = _ungrouped(match[1]), match[2].lower()
     is_large = re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3}){2,}|[0-9]{6,}(\.0+)?", digits)
     factor = UNITS.get(unit or ("" if is_large else title_unit), 1)
-    if factor < UNITS["m"] and re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3})+", digits):
-        digits = re.sub("[.,]", "", digits)  # 4,979k is 4.979M: few networks have 4,979 parameters
+    sign = {1: "[.,]", UNITS["k"]: ","}.get(factor)  # 4,979k is 4.979M, 272.474k is 272,474
+    if sign and re.fullmatch(rf"[0-9]{{1,3}}({sign}[0-9]{{3}})+", digits):
+        digits = re.sub(sign, "", digits)
     value = _number("parameters", digits) * factor
     decimals = len(digits.replace(",", ".").partition(".")[2])
     return value, 0.0 if factor == 1 else factor / 2 / 10**decimals

@@ -22,7 +22,7 @@ from nas.proposed import RETRY_KEY, retried, trial_id
 from nas.space import SearchSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from optuna.pruners import BasePruner
     from optuna.storages import RDBStorage
@@ -266,21 +266,36 @@ def enqueue(
 
 
 def requeue(study: Study, space: SearchSpace) -> None:
-    """Queue again what failed for no fault of its own and has not been tried again since."""
-    trials = study.get_trials(deepcopy=False)
-    reasons = {trial.number: trial.user_attrs.get("fail_reason") for trial in trials}
-    again = retried(trials)
-    for trial in trials:
-        if trial.state is not TrialState.FAIL or trial.number in again:
-            continue
-        history = [*trial.system_attrs.get("retry_history", ()), trial.number]
+    """Queue again what is `to_retry` and had a network."""
+    for trial in to_retry(study.get_trials(deepcopy=False)):
         has_network = (
             "architecture_json" in trial.user_attrs
             or space.distributions.keys() <= trial.params.keys()
         )
-        num_lost = sum(reasons.get(number) == "lost" for number in history)
-        if has_network and reasons[trial.number] in RETRIED and num_lost <= MAX_LOST:
-            _queue_again(study, trial, history)
+        if has_network:
+            _queue_again(study, trial, _attempts(trial))
+
+
+def to_retry(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """List what failed for no fault of its own and has not been tried again since.
+
+    Args:
+        trials: All of a study's.
+    """
+    reasons = {trial.number: trial.user_attrs.get("fail_reason") for trial in trials}
+    again = retried(trials)
+
+    def has_hope(trial: FrozenTrial) -> bool:
+        num_lost = sum(reasons.get(number) == "lost" for number in _attempts(trial))
+        return reasons[trial.number] in RETRIED and num_lost <= MAX_LOST
+
+    failed = (t for t in trials if t.state is TrialState.FAIL and t.number not in again)
+    return [trial for trial in failed if has_hope(trial)]
+
+
+def _attempts(trial: FrozenTrial) -> list[int]:
+    """Give the numbers of a trial and of those that it is a retry of."""
+    return [*trial.system_attrs.get("retry_history", ()), trial.number]
 
 
 def _queue_again(study: Study, trial: FrozenTrial, history: list[int]) -> None:

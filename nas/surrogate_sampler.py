@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import cached_property
 from random import Random
@@ -145,7 +146,7 @@ class SurrogateSampler(BaseSampler):
                 return True
             is_over = trial.state.is_finished() and trial.number not in again
             is_alone = is_over and keys[trial.number] not in scored
-            return is_alone and self._candidates.region.verdict(trial.params) is None
+            return is_alone and self._candidates.is_inside(keys[trial.number], trial.params)
 
         return [trial for trial in trials if tells(trial)]
 
@@ -236,7 +237,7 @@ class Candidates:
         found = dict(self._pool)
         for parent in parents:
             found |= self.neighbours(parent)
-        fresh = (self._random_feasible(rng) for _ in range(FRESH))
+        fresh = itertools.takewhile(bool, (self._random_feasible(rng) for _ in range(FRESH)))
         others = [*self._mutants(parents, rng), *(params for params in fresh if params)]
         return found | {self.region.key(params): params for params in others}
 

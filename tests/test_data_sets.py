@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import pickle
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +37,6 @@ from nas.split import Split, split_indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from optuna.study import Study
     from torch import Tensor
@@ -280,8 +281,34 @@ def test_linked_folders_are_read_and_a_link_to_itself_ends(tmp_path: Path) -> No
     (tmp_path / "set" / "a" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "set" / "a" / "again").symlink_to(tmp_path / "set" / "a")
     Image.new("L", (9, 9), 77).save(tmp_path / "set" / "b" / "grey.pgm")
+    (tmp_path / "set" / "a" / "upwards").symlink_to(tmp_path / "set")
+    write_images(tmp_path / "set" / "b", {"v2": 3})
+    (tmp_path / "set" / "b" / "current").symlink_to("v2")
     files = ImageFolder(tmp_path / "set", 8).files("train")
-    assert [label for _, label in files] == [0] * 15 + [1] * 11
+    assert [label for _, label in files] == [0] * 15 + [1] * 14
+    assert sum(path.parent.name == "v2" for path, _ in files) == 3, "the folder, not the link"
+
+
+def test_a_subfolder_that_cannot_be_listed_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path, {"a": 10, "b": 10})
+    write_images(tmp_path / "a", {"more": 10})
+    scandir = os.scandir
+
+    def fail(path: str) -> Any:
+        if str(path).endswith("more"):
+            raise OSError(5, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(UserError, match=r"cannot read .*/a/more: Input/output error"):
+        load_training_data(f"folder:{tmp_path}@8", tmp_path)
+
+
+def test_a_grey_map_of_sixteen_bits_is_read_as_eight(tmp_path: Path) -> None:
+    (tmp_path / "g.pgm").write_bytes(b"P5 2 2 65535\n" + b"\x80\x40" * 4)
+    assert read_square(tmp_path / "g.pgm", 2, "L").tolist() == [[128, 128], [128, 128]]
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning(
@@ -549,6 +576,18 @@ def test_no_test_image_of_a_folder_that_grew_meanwhile_is_scored(folder: Path) -
             batch_size=50,
             listener=RetrainListener(on_start=grow),
         )
+
+
+def test_a_folder_that_changed_between_two_calls_is_read_anew(folder: Path) -> None:
+    write_images(folder / "pets", {"cat": 100, "dog": 100}, (16, 16))
+    settings = {"device": "cpu", "epochs": 1, "resolution": 8, "batch_size": 50, "image_size": 16}
+    load_training_data("folder:pets@16", Path("studies/data"))  # as a search does
+    for name in ("cat", "dog"):
+        Image.new("RGB", (16, 16)).save(folder / "pets" / name / "-first.png")
+    nas.retrain(model="ResNet-20", dataset="folder:pets", **settings)
+    latest = load_training_data("folder:pets@16", Path("studies/data"))
+    test = images_of(load_test_data("folder:pets@16", folder))
+    assert not test & images_of(latest.train_and_val)
 
 
 @pytest.mark.parametrize("command", ["search", "retrain"])

@@ -21,8 +21,10 @@ from nas.cli.leaderboard import print_table
 from nas.complexity import count_macs, count_params
 from nas.errors import UserError
 from nas.find_study import FINALISTS
+from nas.proposed import RETRY_KEY
 from nas.results import COLUMNS, best_trials, leaderboard
 from nas.sisters import open_sister
+from nas.study import MAX_LOST
 
 ARCHS = [arch for arch, _, _ in networks(120, seed=0)]
 NOISE = 0.01
@@ -132,8 +134,10 @@ def test_the_table_says_of_how_many_seeds_the_finalists_are(
     assert last == "finalist: mean of longer runs with other seeds (2 to 5) on the same val images"
 
 
-@pytest.mark.parametrize("reason", ["diverged", "lost"])
-def test_a_finalist_of_which_a_seed_failed_is_behind_the_others(reason: str) -> None:
+@pytest.mark.parametrize(("reason", "first"), [("diverged", 2), ("lost", 2), ("interrupted", 1)])
+def test_a_finalist_of_which_a_seed_failed_for_good_is_behind_the_others(
+    reason: str, first: int
+) -> None:
     study = fake_study(number=6)
     sister = open_sister(study._storage, study.study_name, FINALISTS)
     for number, values in ((1, [0.9, None]), (2, [0.6, 0.5])):
@@ -141,7 +145,14 @@ def test_a_finalist_of_which_a_seed_failed_is_behind_the_others(reason: str) -> 
             state = TrialState.FAIL if value is None else TrialState.COMPLETE
             attrs = {"source_trial": number, "seed": seed, "fail_reason": reason}
             sister.add_trial(optuna.create_trial(state=state, value=value, user_attrs=attrs))
-    assert leaderboard(study)["trial"].tolist()[:2] == [2, 1]
+            for _ in range(MAX_LOST if (value, reason) == (None, "lost") else 0):
+                last = sister.trials[-1]
+                history = [*last.system_attrs.get("retry_history", ()), last.number]
+                retry = {"retry_history": history, RETRY_KEY: history[0]}
+                sister.add_trial(
+                    optuna.create_trial(state=state, user_attrs=attrs, system_attrs=retry)
+                )
+    assert leaderboard(study)["trial"].tolist()[:2] == [first, 3 - first]
 
 
 @pytest.mark.parametrize(

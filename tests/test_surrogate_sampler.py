@@ -28,7 +28,6 @@ from nas.space import SearchSpace
 from nas.space_file import load_space
 from nas.surrogate import recommend
 from nas.surrogate_sampler import (
-    FRESH,
     MAX_FAILED,
     MAX_ROWS,
     NUM_START,
@@ -529,4 +528,4 @@ def test_where_nothing_is_found_the_pool_is_not_drawn_for_ever() -> None:
     assert inside is not None
     for _ in range(3):
         candidates.around([inside], Random(0))
-    assert len(asked) == MAX_FAILED + 3 * FRESH
+    assert len(asked) == MAX_FAILED + 3
