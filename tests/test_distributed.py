@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 import pytest
@@ -18,6 +19,9 @@ from two_ranks import ARCH, CONFIG, IDENTITY, StopHere, contiguous, data, train_
 from nas.checkpoint import Checkpoints
 from nas.distributed import Ranks
 from nas.full_training import Listener, train_in_full
+
+if TYPE_CHECKING:
+    from nas.training_state import TrainingState
 
 HERE = Path(__file__).parent
 RECIPE = """
@@ -69,21 +73,23 @@ def test_ranks_that_went_on_from_a_checkpoint_end_the_same_to_the_last_bit(left:
         assert torch.equal(tensor, follower[name]), name
 
 
+def assert_is_near(file: Path, state: TrainingState) -> None:
+    found = load_file(file)
+    for name, tensor in contiguous(state).items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+
+
 def test_two_ranks_train_what_one_process_does_but_for_rounding(left: Path) -> None:
     state, losses = train_frozen()
     for rank in range(2):
-        found = load_file(left / f"frozen-{rank}")
-        for name, tensor in contiguous(state).items():
-            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+        assert_is_near(left / f"frozen-{rank}", state)
         assert json.loads((left / f"losses-{rank}").read_text()) == pytest.approx(losses, rel=1e-5)
 
 
 def test_two_ranks_that_go_on_end_as_one_undisturbed_process_but_for_rounding(left: Path) -> None:
     state, _ = train_frozen()
     for rank in range(2):
-        found = load_file(left / f"resumed-{rank}")
-        for name, tensor in contiguous(state).items():
-            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+        assert_is_near(left / f"resumed-{rank}", state)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -190,8 +190,7 @@ def _first_line(error: ValidationError, config: type[BaseModel]) -> str:
         message = first["msg"].removeprefix("Value error, ")
         line = f"{message[:1].lower()}{message[1:]}"
         if where:
-            joined = (
-                "; given" if first["type"] == "value_error" else ", not"
-            )  # ours may list others
+            is_ours = first["type"] == "value_error"  # it may end with a list
+            joined = "; given" if is_ours else ", not"
             line = f"{where}: {line}{joined} {first['input']!r}"
     return line if len(errors) == 1 else f"{line} (and {len(errors) - 1} more)"
