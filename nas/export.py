@@ -33,6 +33,7 @@ class Classifier(nn.Module):
         architecture: Of the network.
         class_names: One a logit, in order.
         resolution: Pixels a side of the images it was trained on.
+        image_size: Pixels a side of the data set's images, which were resized to `resolution`.
     """
 
     mean: Tensor
@@ -46,6 +47,7 @@ class Classifier(nn.Module):
         architecture: Architecture,
         class_names: tuple[str, ...],
         resolution: int,
+        image_size: int,
     ) -> None:
         super().__init__()
         self.network = network
@@ -54,6 +56,7 @@ class Classifier(nn.Module):
         self.architecture = architecture
         self.class_names = class_names
         self.resolution = resolution
+        self.image_size = image_size
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, C, H, W) pixels in 0..255, uint8 or floating, to (N, num_classes) logits."""
@@ -82,6 +85,7 @@ def save_model(folder: Path, classifier: Classifier, config: Mapping[str, Any]) 
     shown = {
         "class_names": list(classifier.class_names),
         "resolution": classifier.resolution,
+        "image_size": classifier.image_size,
         **config,
     }
     arch = json.loads(classifier.architecture.to_json())
@@ -116,7 +120,8 @@ def load_model(
             Normalization(empty, empty.clone()),
             architecture=arch,
             class_names=_class_names(config["class_names"], arch),
-            resolution=_resolution(config["resolution"]),
+            resolution=_pixels("resolution", config["resolution"]),
+            image_size=_pixels("image_size", config.get("image_size", config["resolution"])),
         )
         classifier.load_state_dict(load_file(folder / weights))
     except KeyError as error:
@@ -140,10 +145,10 @@ def _class_names(names: object, arch: Architecture) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
-def _resolution(pixels: object) -> int:
-    if not isinstance(pixels, int) or not 8 <= pixels <= 512:
-        raise _WrongError(f"resolution is from 8 to 512 pixels, not {pixels!r}")
-    return pixels
+def _pixels(name: str, number: object) -> int:
+    if not isinstance(number, int) or not 8 <= number <= 512:
+        raise _WrongError(f"{name} is from 8 to 512 pixels, not {number!r}")
+    return number
 
 
 def _json(value: object) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +17,13 @@ from nas import load_model
 from nas.architecture import Architecture
 from nas.batches import Normalization
 from nas.cli import main
+from nas.cli.predict import predict_files
 from nas.errors import UserError
 from nas.export import HALF_WEIGHTS, Classifier, save_model
 from nas.formats import FORMATS, export
 from nas.learning_curve import learning_curve, learning_curve_page
 from nas.model import build_model
+from nas.split import resize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +46,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network.train()
     network(normalization(images(50)))
     classifier = Classifier(
-        network, normalization, architecture=ARCH, class_names=CLASSES, resolution=SIDE
+        network,
+        normalization,
+        architecture=ARCH,
+        class_names=CLASSES,
+        resolution=SIDE,
+        image_size=SIDE,
     )
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, classifier.eval(), {})
@@ -138,6 +146,21 @@ def test_predict_names_classes_of_any_image_file(
     probabilities = [each["probability"] for each in first["classes"]]
     assert probabilities == sorted(probabilities, reverse=True)
     assert sum(probabilities) == pytest.approx(1)
+
+
+def test_predict_resizes_as_the_training_did(model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {"image_size": 2 * SIDE}
+    (folder / "config.json").write_text(json.dumps(config))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (2 * SIDE, 2 * SIDE, 3), generator=generator, dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "native.png")
+    resized = resize(pixels.permute(2, 0, 1)[None], SIDE)
+
+    predictions = predict_files(folder, [tmp_path / "native.png"], top=9)
+    expected = load_model(folder).predict(resized)[0].sort(descending=True).values
+    probabilities = [each["probability"] for each in predictions[0]["classes"]]
+    assert probabilities == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_predict_looks_at_the_centre_square(tmp_path: Path) -> None:

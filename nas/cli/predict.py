@@ -42,12 +42,13 @@ def predict_files(folder: Path, images: list[Path], top: int) -> list[dict[str, 
 
     from nas.data_sets import read_image
     from nas.export import load_model
-    from nas.split import num_at_a_time
+    from nas.split import num_at_a_time, resize
 
     classifier = load_model(folder)
-    side, channels = classifier.resolution, classifier.architecture.in_channels
+    side, channels = classifier.image_size, classifier.architecture.in_channels
     pixels = torch.cat([read_image(path, side, channels) for path in images])
-    parts = torch.split(pixels, num_at_a_time(BATCH, side))
+    pixels = resize(pixels, classifier.resolution)  # as the images of its training were
+    parts = torch.split(pixels, num_at_a_time(BATCH, classifier.resolution))
     probabilities = torch.cat([classifier.predict(part) for part in parts])
     best = probabilities.topk(min(top, len(classifier.class_names)))
     return [
