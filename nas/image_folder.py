@@ -16,7 +16,7 @@ import torch
 from nas.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from PIL import Image
     from torch import Tensor
@@ -87,7 +87,7 @@ class ImageFolder:
                 f"names of parts are {', '.join(PARTS)}: rename or move away {', '.join(unread)}"
             )
         beside = [name for name in folders if name not in (*PARTS, *unread)] if self.parts else []
-        if left_out := [name for name in beside if _images(self.root / name)]:
+        if left_out := [name for name in beside if _images(self.root / name, on_error=None)]:
             raise UserError(
                 f"{self.root} has the folder train, where classes are looked for, and images in "
                 f"{', '.join(left_out)} beside it; rename train if it is a class, or move away "
@@ -199,28 +199,34 @@ def _folders(folder: Path) -> tuple[str, ...]:
         raise UserError(f"cannot read {folder}: {error.strerror}") from None
 
 
-def _images(folder: Path) -> list[Path]:
+def _refuse_unreadable(error: OSError) -> None:
+    raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+
+
+def _images(
+    folder: Path, *, on_error: Callable[[OSError], None] | None = _refuse_unreadable
+) -> list[Path]:
     """List the images in a folder and all folders in it, each folder once.
 
     Links to folders are followed last, but none that leads to where it stands. Not what begins with
     a dot, such as a viewer's small copies.
+
+    Args:
+        folder: Where they are looked for; not there, it has none.
+        on_error: Called with what a folder cannot be read for; with `None` that has no images.
     """
     found: list[Path] = []
     seen: set[Path] = set()
     tops = [folder] if folder.is_dir() else []
     for top in tops:
-        for place, folders, names in os.walk(top, onerror=_refuse_unreadable):
+        for place, folders, names in os.walk(top, onerror=on_error):
             real = Path(place).resolve()
-            folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+            shown_folders = sorted(name for name in folders if name[0] != ".")
+            folders[:] = [] if real in seen else shown_folders
             if real not in seen:
                 shown = (Path(place, name) for name in names if name[0] != ".")
                 found += [path for path in shown if path.suffix.lower() in ENDINGS]
-            inside = sorted(Path(place, name) for name in folders)
-            links = (path for path in inside if path.is_symlink())
+            links = (path for name in folders if (path := Path(place, name)).is_symlink())
             tops += [link for link in links if not real.is_relative_to(link.resolve())]
             seen.add(real)
     return sorted(found)
-
-
-def _refuse_unreadable(error: OSError) -> None:
-    raise UserError(f"cannot read {error.filename}: {error.strerror}") from None

@@ -275,12 +275,10 @@ class _Import:
 
 
 def _difference(row: Row, arch: Architecture) -> str:
-    if row.num_params is None:
-        return ""
-    said, tolerance = row.num_params
     counted = count_params(arch)
-    if abs(said - counted) <= tolerance:
+    if not row.num_params or any(abs(said - counted) <= off for said, off in row.num_params):
         return ""
+    said, _ = min(row.num_params, key=lambda reading: abs(reading[0] - counted))
     return f"the sheet says {said:,.0f} parameters, they are {counted:,}"
 
 

@@ -11,6 +11,7 @@ import torch
 
 from nas.complexity import log_costs
 from nas.data import load_training_data
+from nas.errors import UserError
 from nas.evaluation import is_even
 from nas.finalists import (
     FinalistWorker,
@@ -33,7 +34,14 @@ from nas.storage import (
     open_storage,
     silence_optuna,
 )
-from nas.study import claimer, identity, num_scored, open_study, refuse_other
+from nas.study import (
+    claimer,
+    identity,
+    num_scored,
+    open_study,
+    refuse_other,
+    stored_identity,
+)
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker
 
@@ -185,20 +193,28 @@ class Plan:
         """Load the study, which `open` has checked, and put the worker together.
 
         Meanwhile another search may have widened its space.
+
+        Raises:
+            UserError: A folder's images are no longer those that the study scores on.
         """
         storage = open_storage(self.url, is_known=True)
         pruner = OverBudgetPruner(self.budget.limits(self.space))
         study = load_study(storage, self.study, pruner=pruner)
         assert study is not None
+        images = self.data()
+        if images.fingerprint != stored_identity(study)["data_fingerprint"]:
+            raise UserError(
+                f"the images of {self.dataset} have changed since study {self.study!r} was begun; "
+                "with the images as they were the same command goes on"
+            )
         register = register_of(study)
         claim = claimer(storage, register)
         study.sampler = proposer = self.proposer(claim)
         device = self.devices[index % len(self.devices)]
-        data = ProxyData.prepare(self.data(), self.proxy.resolution, device)
         objective = Objective(
             self.space,
             self.budget,
-            data,
+            ProxyData.prepare(images, self.proxy.resolution, device),
             self.proxy,
             sampler_name=self.sampler,
             proposer=proposer,

@@ -194,7 +194,8 @@ class Register:
     """Claims, places and the lock of one study.
 
     Args:
-        engine: The study's database.
+        engine: The study's database; the tables are made if they are absent, as where the study was
+            brought by another program.
         token: The study's random token; SQLite gives out the ids of deleted studies again.
     """
 
@@ -202,6 +203,7 @@ class Register:
         self._engine = engine
         self._token = token
         self._file = DatabaseFile(engine)
+        TABLES.create_all(engine)
         if engine.dialect.name == "sqlite":
             return
         with suppress(IntegrityError), engine.begin() as connection:

@@ -259,7 +259,7 @@ class Retraining:
             architecture=network.arch,
             class_names=self.data.class_names,
             resolution=self.config.resolution,
-            image_size=self.data.train.images.shape[-1],
+            image_size=self.data.image_size,
         )
 
     def _score(self, trained: Trained) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from nas.architecture import Architecture, Stage
@@ -62,7 +63,8 @@ class Row:
     Attributes:
         number: Of its line in the sheet, from 1.
         arch: With ten classes and three channels; the sheet knows of neither.
-        num_params: (count, how far it may be off for its digits), or `None`.
+        num_params: (count, how far it may be off for its digits), or both of which 4,979k may be
+            either, or none.
         accuracy: In [0, 1], or `None`; so is `val_accuracy`.
         seed: Or `None`.
         texts: Name, optimizer, lr, notes and date, those that are not blank.
@@ -70,7 +72,7 @@ class Row:
 
     number: int
     arch: Architecture
-    num_params: tuple[float, float] | None
+    num_params: list[tuple[float, float]]
     accuracy: float | None
     val_accuracy: float | None
     seed: int | None
@@ -147,21 +149,31 @@ def _refuse_doubles(path: Path, names: Sequence[str | None]) -> None:
 
 
 def _by_name(header: Sequence[Column], row: Sequence[str]) -> dict[str, str]:
-    """Give the cells that are not blank; a list may stand in several cells below one title.
+    """Give the cells that are not blank; lists may stand in several cells below one title.
 
-    What has no title is an entry of a list where it and all cells of the list are; else a remark.
+    What has no title is an entry of a list if it and all cells of the list are, and blocks and
+    channels are such lists too, or whole ones in a cell. Else it is a remark.
+
+    Raises:
+        ValueError: Cells beyond the last column that are no entries of it.
     """
     cells: dict[str, str] = {}
-    name, is_list = None, False
-    for column, cell in zip(header, row, strict=False):
-        text = cell.strip()
-        if column.title:
+    joined: dict[str, str] = {}
+    name, is_list, is_beyond = None, False, False
+    for column, cell in zip_longest(header, row):
+        text = (cell or "").strip()
+        if column and column.title:
             name, is_list = column.name, column.name in LISTS and _is_entry(text)
             if name and text:
                 cells[name] = cell
         elif name and is_list and _is_entry(text):
-            cells[name] = f"{cells[name]}, {text}"
-    return cells
+            joined[name] = f"{joined.get(name, cells[name])}, {text}"
+        is_beyond |= column is None and bool(text) and name not in joined
+    are_lists = all(n in joined or not _is_entry(cells.get(n, "").strip()) for n in NEEDED)
+    are_joined = are_lists and any(n in joined for n in NEEDED)
+    if is_beyond or (not are_joined and any(cell.strip() for cell in row[len(header) :])):
+        raise ValueError("more cells than columns; a list of numbers needs quotes")
+    return cells | joined if are_joined else cells
 
 
 def _is_entry(text: str) -> bool:
@@ -169,18 +181,16 @@ def _is_entry(text: str) -> bool:
 
 
 def _parse(number: int, header: Sequence[Column], row: Sequence[str]) -> Row | Unreadable:
-    if any(cell.strip() for cell in row[len(header) :]):
-        return Unreadable(number, "more cells than columns; a list of numbers needs quotes")
-    cells = _by_name(header, row)
-    for name in NUMBERS:
-        if cells.get(name, "").strip().lower() in BLANK:
-            del cells[name]
     units = {column.name: column.unit for column in header}
     try:
+        cells = _by_name(header, row)
+        for name in NUMBERS:
+            if cells.get(name, "").strip().lower() in BLANK:
+                del cells[name]
         return Row(
             number,
             _architecture(cells),
-            _count(cells["parameters"], units["parameters"]) if "parameters" in cells else None,
+            _counts(cells["parameters"], units["parameters"]) if "parameters" in cells else [],
             _share(cells, units, "accuracy"),
             _share(cells, units, "val accuracy"),
             _integer(cells, "seed") if "seed" in cells else None,
@@ -252,10 +262,11 @@ def _integer(cells: Mapping[str, str], name: str) -> int:
     return numbers[0]
 
 
-def _count(text: str, title_unit: str) -> tuple[float, float]:
+def _counts(text: str, title_unit: str) -> list[tuple[float, float]]:
     """Read 4,978,810, 4.978.810, 4 978 810, 4978810.0, 4.98M; with half of its last digit.
 
     The title's unit is that of a number which has none, unless that is so large as to need none.
+    Of 4,979k both readings are given: 4.979M, and with a decimal comma 4,979.
     """
     plain = re.sub(r"[\s_'’]", "", text)  # noqa: RUF001 - a Swiss separator
     match = re.fullmatch(r"([0-9.,]*[0-9])([kKmM]?)", plain)
@@ -264,9 +275,15 @@ def _count(text: str, title_unit: str) -> tuple[float, float]:
     digits, unit = _ungrouped(match[1]), match[2].lower()
     is_large = re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3}){2,}|[0-9]{6,}(\.0+)?", digits)
     factor = UNITS.get(unit or ("" if is_large else title_unit), 1)
-    sign = {1: "[.,]", UNITS["k"]: ","}.get(factor)  # 4,979k is 4.979M, 272.474k is 272,474
+    sign = {1: "[.,]", UNITS["k"]: ","}.get(factor)  # 272.474k is 272,474 alone
+    written = [digits]
     if sign and re.fullmatch(rf"[0-9]{{1,3}}({sign}[0-9]{{3}})+", digits):
-        digits = re.sub(sign, "", digits)
+        whole = re.sub(sign, "", digits)
+        written = [whole] if factor == 1 or digits.count(",") > 1 else [whole, digits]
+    return [_count(each, factor) for each in written]
+
+
+def _count(digits: str, factor: int) -> tuple[float, float]:
     value = _number("parameters", digits) * factor
     decimals = len(digits.replace(",", ".").partition(".")[2])
     return value, 0.0 if factor == 1 else factor / 2 / 10**decimals

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from functools import cached_property
 from random import Random
@@ -41,9 +40,9 @@ NUM_START = 10  # scored trials before there is a model
 REFIT = 1.2  # the kernel is chosen anew when the scored trials have grown by this factor
 MAX_ROWS = 400  # trials the model is of: half the latest, half spread over those before
 POOL = 300  # random parameters within the limits, the same all along
-MAX_FAILED = 10  # draws of it that find none
+MAX_FAILED = 10  # draws of it in a row that find none
 NUM_PARENTS = 6  # best trials whose neighbours and mutants are looked at
-FRESH = 15  # further random ones a proposal
+FRESH, MAX_FAILED_FRESH = 15, 2  # further random ones a proposal, likewise
 NUM_MUTANTS = 60
 MAX_REPAIRS = 4  # of the mutants that leave the limits
 BLIND = 0.5  # share of random proposals while the model predicts nothing: its own teach it little
@@ -237,20 +236,23 @@ class Candidates:
         found = dict(self._pool)
         for parent in parents:
             found |= self.neighbours(parent)
-        fresh = itertools.takewhile(bool, (self._random_feasible(rng) for _ in range(FRESH)))
-        others = [*self._mutants(parents, rng), *(params for params in fresh if params)]
+        others = [*self._mutants(parents, rng), *self._drawn(FRESH, MAX_FAILED_FRESH, rng)]
         return found | {self.region.key(params): params for params in others}
 
     @cached_property
     def _pool(self) -> dict[Key, Params]:
+        drawn = self._drawn(POOL, MAX_FAILED, Random(self._seed))
+        return {self.region.key(params): params for params in drawn}
+
+    def _drawn(self, number: int, max_failed: int, rng: Random) -> Iterator[Params]:
         """Draw random parameters within the limits, fewer where they are hard to find."""
-        rng, pool, num_failed = Random(self._seed), {}, 0
-        for _ in range(POOL):
+        num_failed = 0
+        for _ in range(number):
             if (params := self._random_feasible(rng)) is not None:
-                pool[self.region.key(params)] = params
-            elif (num_failed := num_failed + 1) == MAX_FAILED:
-                break
-        return pool
+                num_failed = 0
+                yield params
+            elif (num_failed := num_failed + 1) == max_failed:
+                return
 
     def is_inside(self, key: Key, params: Mapping[str, Any]) -> bool:
         """Tell whether parameters are within the limits."""

