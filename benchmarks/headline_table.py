@@ -114,13 +114,13 @@ def verdict(one: Group, other: Group) -> str:
     return f"{better.network} beats {worse.network} under {one.recipe} by {measured}"
 
 
-def verdicts(found: Sequence[Group], winner: str, baseline: str = BASELINE) -> list[str]:
+def verdicts(found: Sequence[Group], winner: str) -> list[str]:
     """Compare the winner with the hand-made network wherever recipe and split are the same."""
     return [
         verdict(one, other)
         for one in found
         for other in found
-        if (one.network, other.network) == (winner, baseline)
+        if (one.network, other.network) == (winner, BASELINE)
         and (one.recipe, one.split) == (other.recipe, other.split)
     ]
 

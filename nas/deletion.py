@@ -9,7 +9,7 @@ import sqlalchemy
 
 from nas.errors import UserError
 from nas.files import LOCK, only_here
-from nas.find_study import SISTERS, study_folder
+from nas.find_study import family_names, study_folder
 from nas.presets import STUDIES
 from nas.register import TABLES, Register
 from nas.storage import remove_sqlite, sqlite_url
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 def family(storage: RDBStorage, name: str) -> dict[str, int]:
     """Count the trials of a study and of its sisters, by study name."""
     names = optuna.get_all_study_names(storage)
-    members = [name, *(f"{name}-{kind}" for kind in SISTERS)]
     return {
         each: len(optuna.load_study(storage=storage, study_name=each).get_trials(deepcopy=False))
-        for each in members
+        for each in family_names(name)
         if each in names
     }
 
@@ -51,8 +50,8 @@ def delete(storage: RDBStorage, name: str) -> Path | None:
             if token is not None:
                 _forget(inside, token)
         is_empty = not optuna.get_all_study_names(inside)
-    names = (name, *(f"{name}-{kind}" for kind in SISTERS))  # one of networks from elsewhere, too
-    own = {sqlite_url(file): file for file in (STUDIES / f"{each}.db" for each in names)}
+    files = [STUDIES / f"{each}.db" for each in family_names(name)]  # networks from elsewhere, too
+    own = {sqlite_url(file): file for file in files}
     if not is_empty or storage.url not in own:
         return None
     storage.engine.dispose()

@@ -24,6 +24,16 @@ FINALISTS, RETRAIN = "finalists", "retrain"
 SISTERS = (FINALISTS, RETRAIN)
 
 
+def sister_name(name: str, kind: str) -> str:
+    """Name a study's sister of this kind."""
+    return f"{name}-{kind}"
+
+
+def family_names(name: str) -> tuple[str, ...]:
+    """Name a study and all the sisters that it may have."""
+    return (name, *(sister_name(name, kind) for kind in SISTERS))
+
+
 def owner_of(name: str) -> str:
     """Give the study whose sister this is the name of, or the name itself."""
     return name.rpartition("-")[0] if name.endswith(tuple(f"-{k}" for k in SISTERS)) else name
@@ -160,7 +170,8 @@ def load_study(
 
 def find_sister(study: Study, kind: str) -> Study | None:
     """Load a study's sister; `None` if it has none of this kind."""
-    return load_study(study._storage, f"{study.study_name}-{kind}")  # noqa: SLF001 - no getter
+    storage = study._storage  # noqa: SLF001 - it has no getter
+    return load_study(storage, sister_name(study.study_name, kind))
 
 
 def url_of(study: Study) -> str:

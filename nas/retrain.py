@@ -252,11 +252,11 @@ def _data(
 
 def _sister(source: Study | None, name: str, url: str | None) -> Study:
     """Open the study of the record; networks from outside a study share one per data set."""
-    from nas.find_study import RETRAIN, study_url
+    from nas.find_study import RETRAIN, sister_name, study_url
     from nas.sisters import open_sister
     from nas.storage import open_storage, storage_url
 
     if source is not None:
         return open_sister(source._storage, name, RETRAIN)  # noqa: SLF001
-    storage = open_storage(storage_url(url) if url else study_url(f"{name}-{RETRAIN}"))
+    storage = open_storage(storage_url(url) if url else study_url(sister_name(name, RETRAIN)))
     return open_sister(storage, name, RETRAIN)

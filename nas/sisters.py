@@ -11,7 +11,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from nas.errors import UserError
-from nas.find_study import load_study
+from nas.find_study import load_study, sister_name
 from nas.proposed import trial_id
 from nas.study import is_of_its_images, scored_trials, stored_identity
 
@@ -26,8 +26,8 @@ METRIC = "accuracy"
 
 
 def open_sister(storage: BaseStorage, study_name: str, kind: str) -> Study:
-    """Open the study of this name and kind, `<study_name>-<kind>`, or create it."""
-    name = f"{study_name}-{kind}"
+    """Open the sister of this kind of the study of this name, or create it."""
+    name = sister_name(study_name, kind)
     sister = load_study(storage, name)
     if sister is None:
         sister = optuna.create_study(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from nas.find_study import FINALISTS, RETRAIN, owner_of
+from nas.find_study import FINALISTS, RETRAIN, owner_of, sister_name
 from nas.storage import shown_url
 from nas.study import IMPORTED, is_of_its_images
 
@@ -46,9 +46,9 @@ def _standing(
         study = optuna.load_study(storage=storage, study_name=study_name)
         return study.get_trials(deepcopy=False)
 
-    own, recorded = trials(name), _scored(trials(f"{name}-{RETRAIN}"))
+    own, recorded = trials(name), _scored(trials(sister_name(name, RETRAIN)))
     retrained = [trial for trial in recorded if trial.user_attrs.get("recipe") != IMPORTED]
-    scored, final = _scored(own), _scored(trials(f"{name}-{FINALISTS}"))
+    scored, final = _scored(own), _scored(trials(sister_name(name, FINALISTS)))
     tested: dict[tuple[Any, ...], list[float]] = {}
     for trial in retrained:
         attrs = trial.user_attrs
