@@ -107,22 +107,29 @@ class Range(NamedTuple):
 UNUSED = Range(0.0, 0.0, is_signed=False)  # of operations that take no magnitude
 
 TRIVIAL_AUGMENT_BINS = 31
-TRIVIAL_AUGMENT: Mapping[str, Range] = {
-    "Identity": UNUSED,
-    "ShearX": Range(0.0, 0.99, is_signed=True),
-    "ShearY": Range(0.0, 0.99, is_signed=True),
-    "TranslateX": Range(0.0, 32.0, is_signed=True),
-    "TranslateY": Range(0.0, 32.0, is_signed=True),
-    "Rotate": Range(0.0, 135.0, is_signed=True),
-    "Brightness": Range(0.0, 0.99, is_signed=True),
-    "Color": Range(0.0, 0.99, is_signed=True),
-    "Contrast": Range(0.0, 0.99, is_signed=True),
-    "Sharpness": Range(0.0, 0.99, is_signed=True),
-    "Posterize": Range(8.0, 2.0, is_signed=False),
-    "Solarize": Range(255.0, 0.0, is_signed=False),
-    "AutoContrast": UNUSED,
-    "Equalize": UNUSED,
-}
+
+
+def trivial_augment_ranges(resolution: int) -> Mapping[str, Range]:
+    """Give what TrivialAugment's bins span: of translations 32 pixels, but no more than a side."""
+    shift = Range(0.0, min(32.0, resolution), is_signed=True)
+    share = Range(0.0, 0.99, is_signed=True)
+    return {
+        "Identity": UNUSED,
+        "ShearX": share,
+        "ShearY": share,
+        "TranslateX": shift,
+        "TranslateY": shift,
+        "Rotate": Range(0.0, 135.0, is_signed=True),
+        "Brightness": share,
+        "Color": share,
+        "Contrast": share,
+        "Sharpness": share,
+        "Posterize": Range(8.0, 2.0, is_signed=False),
+        "Solarize": Range(255.0, 0.0, is_signed=False),
+        "AutoContrast": UNUSED,
+        "Equalize": UNUSED,
+    }
+
 
 Step = tuple[str, float, int | None]  # operation, probability, bin of its magnitude
 
@@ -194,21 +201,26 @@ def magnitude_table(ranges: Mapping[str, Range], num_bins: int) -> Tensor:
 class TrivialAugment:
     """Change each image by one operation, uniformly drawn, at one of 31 magnitudes ("wide").
 
-    Translations are of up to 32 pixels at any resolution, as torchvision's are.
+    Attributes:
+        resolution: Pixels a side.
     """
+
+    resolution: int
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Draw (N, 1, 2) float32: the operation's number and its magnitude."""
-        known = torch.tensor([NUMBERS[name] for name in TRIVIAL_AUGMENT])
+        ranges = trivial_augment_ranges(self.resolution)
+        known = torch.tensor([NUMBERS[name] for name in ranges])
         chosen = known[torch.randint(len(known), (num_images,), generator=generator)]
         bins = torch.randint(TRIVIAL_AUGMENT_BINS, (num_images,), generator=generator)
         signs = torch.randint(2, (num_images,), generator=generator)
-        table = magnitude_table(TRIVIAL_AUGMENT, TRIVIAL_AUGMENT_BINS)
+        table = magnitude_table(ranges, TRIVIAL_AUGMENT_BINS)
         return torch.stack((chosen, table[signs, chosen, bins]), -1)[:, None]
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Apply to each image its operation."""
-        return apply_operations(images, drawn[:, 0, 0], drawn[:, 0, 1], TRIVIAL_AUGMENT)
+        names = trivial_augment_ranges(self.resolution)
+        return apply_operations(images, drawn[:, 0, 0], drawn[:, 0, 1], names)
 
 
 @dataclass(frozen=True, slots=True)

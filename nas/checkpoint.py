@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,8 @@ class Checkpoints:
     def load_newest(self, on_warning: Callable[[str], None]) -> Checkpoint | None:
         """Read the newest checkpoint that is whole; `None` without any.
 
+        What is damaged is put aside: by its step it would count as newer than what comes.
+
         Args:
             on_warning: Told of each one that is damaged.
 
@@ -94,6 +97,8 @@ class Checkpoints:
                 return self._read(path)
             except (OSError, SafetensorError, _DamagedError) as error:
                 on_warning(f"{path} is damaged ({error}); going on from the one before, if any")
+                with suppress(OSError):
+                    path.rename(path.with_suffix(".damaged"))
         return None
 
     def remove(self) -> None:

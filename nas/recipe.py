@@ -33,7 +33,7 @@ AUGMENTATIONS: dict[str, Callable[[int, Tensor], Augmentation]] = {
     "crop": lambda side, _mean: RandomCrop(_scaled(CROP_PIXELS, side)),
     "perspective": lambda side, _mean: RandomPerspective(side),
     "autoaugment": lambda side, _mean: AutoAugment(side),
-    "trivialaugment": lambda _side, _mean: TrivialAugment(),
+    "trivialaugment": lambda side, _mean: TrivialAugment(side),
     "cutout": lambda side, mean: Cutout(_scaled(CUTOUT_PIXELS, side), mean),
 }
 """Name to what makes the augmentation, from pixels a side and the mean image (1, C, 1, 1) uint8."""

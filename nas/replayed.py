@@ -84,6 +84,8 @@ class Replayed:
             if not is_out_of_memory(error):
                 raise
             self._num_to_call = math.inf
+        if self._graph is None:
+            torch.cuda.empty_cache()  # of what the half-made graph held
 
     def _recorded(self, step: Step) -> torch.cuda.CUDAGraph:
         graph, cause = torch.cuda.CUDAGraph(), None
@@ -108,6 +110,8 @@ class Replayed:
                 f"a step cannot be recorded as a CUDA graph ({brief(cause)}): a forward pass must "
                 "not wait for the device"
             ) from None
+        finally:
+            del cause  # its traceback holds this frame, and with it all that the step made
         return graph
 
     def _wait(self) -> None:

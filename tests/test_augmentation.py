@@ -18,7 +18,6 @@ from torchvision.transforms.v2 import functional as tv
 from nas.augmentation import (
     AUTO_AUGMENT_BINS,
     CIFAR10_POLICY,
-    TRIVIAL_AUGMENT,
     TRIVIAL_AUGMENT_BINS,
     AutoAugment,
     Cutout,
@@ -28,6 +27,7 @@ from nas.augmentation import (
     auto_augment_ranges,
     magnitude_table,
     perspective_coefficients,
+    trivial_augment_ranges,
 )
 from nas.batches import Batches, Normalization
 from nas.image_ops import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from nas.batches import Augmentation
 
+TRIVIAL_AUGMENT = trivial_augment_ranges(32)
 TORCHVISION: dict[str, Callable[[Tensor, float], Tensor]] = {
     "Identity": lambda image, _: image,
     "ShearX": lambda image, m: sheared(image, x=m),
@@ -68,7 +69,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "crop": RandomCrop(4),
     "perspective": RandomPerspective(16),
     "auto": AutoAugment(16),
-    "trivial": TrivialAugment(),
+    "trivial": TrivialAugment(32),
     "cutout": Cutout(5, fill=99),
 }
 
@@ -180,11 +181,18 @@ def test_each_image_of_a_batch_gets_its_own_operation() -> None:
 # Policies
 
 
-def test_tables_of_trivial_augment_are_torchvisions() -> None:
-    table = magnitude_table(TRIVIAL_AUGMENT, TRIVIAL_AUGMENT_BINS)
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_tables_of_trivial_augment_are_torchvisions(resolution: int) -> None:
+    table = magnitude_table(trivial_augment_ranges(resolution), TRIVIAL_AUGMENT_BINS)
     space = TorchvisionTrivialAugment()._augmentation_space(31)
     assert list(TRIVIAL_AUGMENT) == list(space)
     assert_table_equals(table, space)
+
+
+def test_trivial_augment_moves_small_images_by_a_side_at_most() -> None:
+    numbers, magnitudes = TrivialAugment(16).draw(20_000, generator_of(0))[:, 0].unbind(1)
+    for name in ("TranslateX", "TranslateY"):
+        assert magnitudes[numbers == NUMBERS[name]].abs().max() == 16
 
 
 @pytest.mark.parametrize("resolution", [32, 24, 16])
@@ -204,7 +212,7 @@ def assert_table_equals(table: Tensor, space: dict[str, tuple[Tensor, bool]]) ->
 
 def test_trivial_augment_draws_operations_signs_and_magnitudes_uniformly() -> None:
     num_images = 140_000
-    numbers, magnitudes = TrivialAugment().draw(num_images, generator_of(0))[:, 0].unbind(1)
+    numbers, magnitudes = TrivialAugment(32).draw(num_images, generator_of(0))[:, 0].unbind(1)
     counts = numbers.long().bincount(minlength=len(OPERATIONS))
     counts = counts[[NUMBERS[name] for name in TRIVIAL_AUGMENT]].double()
     assert counts.sum() == num_images

@@ -85,6 +85,22 @@ def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path, damage: s
     assert str(path) in warnings[0]
 
 
+def test_what_is_saved_after_damage_is_kept_also_if_its_step_is_an_earlier_one(
+    tmp_path: Path,
+) -> None:
+    kept = checkpoints(tmp_path)
+    for step in (100, 200):
+        kept.save(step, at(step)).write_bytes(b"")
+    assert newest(kept)[0] is None
+    for step in (1, 2, 3):
+        kept.save(step, at(step))
+    assert newest(kept) == (3, [])
+    kept.save(3, at(3)).write_bytes(b"")
+    assert newest(kept)[0] == 2
+    kept.remove()
+    assert not kept.folder.exists()
+
+
 def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
     kept = checkpoints(tmp_path)
     assert newest(kept) == (None, [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -131,6 +133,27 @@ def test_without_the_memory_to_record_it_the_step_is_called(
 
     assert sums(cuda, fails=fails) == expected()
     assert cuda.num_replayed == 0
+
+
+def test_what_a_failed_recording_held_is_free_when_the_step_is_called(cuda: FakeCuda) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    is_held: list[bool] = []
+
+    def step(_images: torch.Tensor, _labels: torch.Tensor) -> None:
+        activations = torch.zeros(1)
+        if cuda.recording is not None:
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        is_held.extend(reference() is not None for reference in held)
+
+    replayed = Replayed(DEVICE)
+    gc.disable()
+    try:
+        for images, labels in batches():
+            replayed(step, images, labels)
+    finally:
+        gc.enable()
+    assert is_held == [False] * (NUM_STEPS - STEPS_BEFORE)
 
 
 def test_a_step_that_waits_for_the_device_is_no_lost_device(cuda: FakeCuda) -> None:
