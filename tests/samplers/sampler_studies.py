@@ -1,4 +1,4 @@
-"""Bases, spaces and studies in memory that the tests of BudgetSampler share."""
+"""Samplers, spaces and studies in memory that the tests of BudgetSampler share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from optuna.samplers import (
 )
 from optuna.trial import TrialState
 
-from nas.samplers import BudgetSampler, Limit
+from nas.budget import Budget
+from nas.samplers import DEFAULT, BudgetSampler, Limit, make_sampler
+from nas.space import SearchSpace
+from nas.space_file import load_space
+from nas.surrogate_sampler import NUM_START
+from nas.width_scaling import WidthScaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,8 +40,10 @@ FACTORIES: dict[str, Callable[[int], BaseSampler]] = {
     "cmaes": lambda seed: CmaEsSampler(seed=seed),
     "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=4),
 }
-NUM_TRIALS = {"tpe": 30, "random": 30, "gp": 8, "cmaes": 30, "nsga2": 30}
-CHEAP = ("tpe", "random", "nsga2", "cmaes")
+BASES = (DEFAULT, *FACTORIES)
+CHEAP = (DEFAULT, "tpe", "random", "nsga2", "cmaes")
+NUM_TRIALS = dict.fromkeys(BASES, 30) | {"gp": 8}
+FEW_TRIALS = dict.fromkeys(BASES, 9) | {"gp": 8, DEFAULT: NUM_START + 4}  # with those of a model
 
 SPACE: dict[str, BaseDistribution] = {
     "width": IntDistribution(4, 64, step=4),
@@ -81,10 +88,43 @@ def score(params: Mapping[str, Any]) -> float:
 
 
 def study_of(base: Any, space: Any = SPACE, limits: Any = WINDOW, **options: Any) -> Study:
-    """A study in memory whose sampler wraps `base`: a name of FACTORIES, a factory, a sampler."""
+    """A study in memory whose sampler wraps `base`: a name of BASES, a factory, a sampler."""
+    if base == DEFAULT:
+        return study_by_name(DEFAULT, space, limits, **options)
     base = FACTORIES[base] if isinstance(base, str) else base
     sampler = BudgetSampler(base, space, limits, **({"seed": 0} | options))
     return optuna.create_study(sampler=sampler)
+
+
+def study_by_name(
+    name: str,
+    space: Any = SPACE,
+    limits: Any = WINDOW,
+    *,
+    direction: str = "minimize",
+    **options: Any,
+) -> Study:
+    """A study in memory whose sampler is made as a search makes it."""
+    sampler = make_sampler(name, space, limits, **({"seed": 0} | options))
+    return optuna.create_study(direction=direction, sampler=sampler)
+
+
+def resnets(budget: int) -> SearchSpace:
+    return SearchSpace.from_config(load_space("resnet")[1], max_params=budget)
+
+
+def study_of_networks(base: str, budget: int) -> Study:
+    """A study of networks within a budget, proposed as a search proposes them."""
+    space = resnets(budget)
+    limits = Budget(budget).limits(space)
+    scaling = WidthScaling(space, limits)
+    return study_of(
+        base,
+        dict(space.distributions),
+        limits,
+        repair=scaling.repair,
+        random_feasible=scaling.random_feasible,
+    )
 
 
 def sampler_of(study: Study) -> BudgetSampler:
@@ -92,12 +132,12 @@ def sampler_of(study: Study) -> BudgetSampler:
     return study.sampler
 
 
-def run(study: Study, number: int) -> Study:
+def run(study: Study, number: int, objective: Callable[[Any], float] = score) -> Study:
     """Score `number` trials."""
     space = sampler_of(study).region.search_space
     for _ in range(number):
         trial = study.ask(space)
-        study.tell(trial, score(trial.params))
+        study.tell(trial, objective(trial.params))
     return study
 
 
@@ -109,9 +149,8 @@ def scored(study: Study) -> list[dict[str, Any]]:
 def again(study: Study, base: str) -> Study:
     """The same study in another process: its sampler made anew with the same seed."""
     old = sampler_of(study)
-    study.sampler = BudgetSampler(
-        FACTORIES[base], old.region.search_space, old.region.limits, seed=old.seed
-    )
+    made_anew = study_of(base, old.region.search_space, old.region.limits, seed=old.seed)
+    study.sampler = made_anew.sampler
     return study
 
 
@@ -123,6 +162,12 @@ def key(params: Mapping[str, Any]) -> tuple[Any, ...]:
 def undisturbed(base: str) -> Study:
     """One study of each base, read by many tests."""
     return run(study_of(base), NUM_TRIALS[base])
+
+
+@cache
+def undisturbed_of_networks(base: str, budget: int) -> Study:
+    study = study_of_networks(base, budget)
+    return run(study, FEW_TRIALS[base], lambda params: sum(params.values()))
 
 
 class _Recording(BaseSampler):

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import optuna
 import pytest
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
-from sampler_studies import AREA, FACTORIES, GRID, area, run, sampler_of, score, study_of
+from sampler_studies import (
+    AREA,
+    FACTORIES,
+    GRID,
+    area,
+    run,
+    sampler_of,
+    score,
+    study_of,
+    study_of_networks,
+)
 
-from nas.budget import Budget
 from nas.pruner import OverBudgetPruner
-from nas.samplers import SAMPLERS, BudgetSampler, Exhausted, Limit
-from nas.space import SearchSpace
-from nas.space_file import load_space
-from nas.width_scaling import WidthScaling
+from nas.samplers import DEFAULT, BudgetSampler, Exhausted, Limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,13 +47,13 @@ def test_an_enqueued_trial_costs_no_draw() -> None:
     assert sampler_of(study).counts == {}
 
 
-@pytest.mark.parametrize("base", ["tpe", "random"])
+@pytest.mark.parametrize("base", [DEFAULT, "tpe", "random"])
 @pytest.mark.parametrize("width", range(2, 10))
 def test_a_partly_enqueued_trial_is_completed_within_the_limits(base: str, width: int) -> None:
     study = study_of(base, GRID, AREA)
-    for depth in range(4, 10):  # over the limit, so that nothing within it is known
-        params = {"width": 9, "depth": depth}
-        study.add_trial(optuna.create_trial(params=params, distributions=GRID, value=depth))
+    for wide, deep in itertools.product((8, 9), range(4, 10)):
+        params = {"width": wide, "depth": deep}  # over the limit, so that nothing within is known
+        study.add_trial(optuna.create_trial(params=params, distributions=GRID, value=deep))
     study.enqueue_trial({"width": width})
     params = study.ask(GRID).params
     assert params["width"] == width
@@ -65,22 +72,12 @@ def test_a_partly_enqueued_trial_is_completed_also_where_hardly_anything_complet
 
 @pytest.mark.parametrize("depth", [1, 6])
 def test_a_partly_enqueued_network_is_completed_by_width_scaling(depth: int) -> None:
-    space = SearchSpace.from_config(load_space("resnet")[1], max_params=250_000)
-    limits = Budget(250_000).limits(space)
-    scaling = WidthScaling(space, limits)
-    sampler = BudgetSampler(
-        SAMPLERS["tpe"],
-        space.distributions,
-        limits,
-        repair=scaling.repair,
-        random_feasible=scaling.random_feasible,
-        seed=0,
-    )
-    study = optuna.create_study(sampler=sampler)
+    study = study_of_networks("tpe", 250_000)
+    region = sampler_of(study).region
     study.enqueue_trial({"depth_1": depth, "depth_4": depth})
-    params = study.ask(dict(space.distributions)).params
+    params = study.ask(dict(region.search_space)).params
     assert (params["depth_1"], params["depth_4"]) == (depth, depth)
-    assert 225_000 <= limits[0].cost(params) <= 250_000
+    assert 225_000 <= region.limits[0].cost(params) <= 250_000
 
 
 def test_a_partly_enqueued_trial_that_nothing_completes_is_pruned_and_the_search_goes_on() -> None:

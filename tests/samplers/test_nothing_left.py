@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from sampler_studies import AREA, FACTORIES, GRID, IN_AREA, area, run, scored, study_of
+from sampler_studies import AREA, BASES, CHEAP, GRID, IN_AREA, area, run, scored, study_of
 
 from nas.errors import UserError
 from nas.samplers import Exhausted, Limit, NothingFits
@@ -37,7 +37,7 @@ def test_a_minimum_above_the_maximum_is_refused() -> None:
         Limit("area", area, maximum=3, minimum=5)
 
 
-@pytest.mark.parametrize("base", FACTORIES)
+@pytest.mark.parametrize("base", BASES)
 def test_where_nothing_fits_one_line_says_the_smallest_cost(base: str) -> None:
     study = study_of(base, GRID, (Limit("area", lambda p: 1000 + area(p), maximum=1000),))
     with pytest.raises(NothingFits) as error:
@@ -93,7 +93,7 @@ def test_looking_where_nothing_fits_is_bounded() -> None:
     assert len(evaluated) < 5_000
 
 
-@pytest.mark.parametrize("base", ["tpe", "random", "cmaes", "nsga2"])
+@pytest.mark.parametrize("base", CHEAP)
 def test_a_finite_space_is_proposed_point_by_point_and_then_exhausted(base: str) -> None:
     study = study_of(base, GRID, AREA)
     run(study, len(IN_AREA))

@@ -24,26 +24,30 @@ from optuna.samplers import (
 from optuna.trial import TrialState
 from sampler_studies import (
     AREA,
-    FACTORIES,
+    BASES,
+    CHEAP,
+    FEW_TRIALS,
     GRID,
     IN_AREA,
     NUM_TRIALS,
     SPACE,
     WINDOW,
     key,
+    resnets,
     run,
     sampler_of,
     scored,
+    study_by_name,
     study_of,
     undisturbed,
+    undisturbed_of_networks,
 )
 from strategies import any_spaces, is_inside, limits_on
 
 from nas.budget import Budget
 from nas.errors import UserError
-from nas.samplers import SAMPLERS, Exhausted, NothingFits, check_sampler
-from nas.space import SearchSpace
-from nas.space_file import load_space
+from nas.samplers import DEFAULT, Exhausted, NothingFits, make_sampler
+from nas.surrogate_sampler import NUM_START, SurrogateSampler
 from nas.width_scaling import WidthScaling
 
 if TYPE_CHECKING:
@@ -53,28 +57,29 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
-@pytest.mark.parametrize("base", FACTORIES)
+@pytest.mark.parametrize("base", BASES)
 def test_no_proposal_lies_outside_the_limits(base: str) -> None:
     proposed = scored(undisturbed(base))
     assert len(proposed) == NUM_TRIALS[base]
     assert all(is_inside(params, SPACE, WINDOW) for params in proposed)
 
 
-@pytest.mark.parametrize("base", FACTORIES)
+@pytest.mark.parametrize("base", BASES)
 def test_no_proposal_is_made_twice(base: str) -> None:
     number = min(NUM_TRIALS[base], len(IN_AREA))
     proposed = scored(run(study_of(base, GRID, AREA), number))
     assert len(set(map(key, proposed))) == number
 
 
-@pytest.mark.parametrize("base", ["tpe", "gp", "cmaes", "nsga2"])
+@pytest.mark.parametrize("base", [DEFAULT, "tpe", "gp", "cmaes", "nsga2"])
 def test_a_base_with_a_model_is_asked_once_its_start_up_is_over(base: str) -> None:
     counts = sampler_of(undisturbed(base)).counts
     assert counts["base"] + counts["repaired"] >= NUM_TRIALS[base] // 3
 
 
-@given(data=st.data(), base=st.sampled_from(["tpe", "random", "cmaes", "nsga2"]))
-@settings(max_examples=25)
+@pytest.mark.parametrize("base", CHEAP)
+@given(data=st.data())
+@settings(max_examples=15)
 def test_proposals_in_any_space_lie_within_its_limits_and_differ(
     data: st.DataObject, base: str
 ) -> None:
@@ -83,7 +88,7 @@ def test_proposals_in_any_space_lie_within_its_limits_and_differ(
     limits = data.draw(limits_on(space, satisfiable=True))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = study_of(base, space, limits)
-    for _ in range(9):
+    for _ in range(FEW_TRIALS[base]):
         trial = study.ask()
         try:
             params = {name: trial._suggest(name, dist) for name, dist in space.items()}
@@ -160,16 +165,17 @@ def test_queued_trials_are_not_proposed_before_their_turn() -> None:
     assert set(proposed) == IN_AREA - {(4, 4)}
 
 
-@pytest.mark.parametrize("base", FACTORIES)
+@pytest.mark.parametrize("base", BASES)
 def test_scored_trials_without_parameters_disturb_no_base(base: str) -> None:
     """Such as a hand-made network outside the search space, scored as a baseline."""
     study = study_of(base)
-    for value in (0.1, 0.2, 0.3):
+    for value in range(15):
         study.add_trial(optuna.create_trial(value=value))
-    assert len(set(map(key, scored(run(study, 8))))) == 9  # the three are all {}
+    number = FEW_TRIALS[base]
+    assert len(set(map(key, scored(run(study, number))))) == number + 1  # the 15 are all {}
 
 
-@pytest.mark.parametrize("base", FACTORIES)
+@pytest.mark.parametrize("base", BASES)
 def test_trials_of_a_smaller_space_disturb_no_base(base: str) -> None:
     """A range that was one value: the trials from before lack the parameter."""
     study = study_of(base)
@@ -177,8 +183,9 @@ def test_trials_of_a_smaller_space_disturb_no_base(base: str) -> None:
     for width in (8, 12, 16):
         params = {"width": width, "kernel_size": 3, "rate": 0.1}
         study.add_trial(optuna.create_trial(params=params, distributions=smaller, value=width))
-    proposed = scored(run(study, 8))[3:]
-    assert [is_inside(params, SPACE, WINDOW) for params in proposed] == [True] * 8
+    number = FEW_TRIALS[base]
+    proposed = scored(run(study, number))[3:]
+    assert [is_inside(params, SPACE, WINDOW) for params in proposed] == [True] * number
 
 
 def test_threads_of_one_study_propose_nothing_twice() -> None:
@@ -199,6 +206,7 @@ def test_threads_of_one_study_propose_nothing_twice() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
+        (DEFAULT, SurrogateSampler),
         ("tpe", TPESampler),
         ("random", RandomSampler),
         ("gp", GPSampler),
@@ -206,42 +214,36 @@ def test_threads_of_one_study_propose_nothing_twice() -> None:
         ("nsga2", NSGAIISampler),
     ],
 )
-def test_a_sampler_is_made_by_name(name: str, kind: type[BaseSampler]) -> None:
-    assert isinstance(SAMPLERS[name](0), kind)
+def test_a_sampler_is_made_by_name_and_keeps_the_limits(name: str, kind: type[BaseSampler]) -> None:
+    study = run(study_by_name(name, GRID, AREA), NUM_START + 2)
+    sampler = sampler_of(study)
+    assert isinstance(sampler._sampler, kind)
+    assert {(p["width"], p["depth"]) for p in scored(study)} <= IN_AREA
+    if name not in ("random", "nsga2"):  # which begins with a population of 50 at random
+        assert sampler.counts["base"] + sampler.counts["repaired"] > 0
 
 
 def test_an_unknown_sampler_lists_the_known_in_one_line() -> None:
     with pytest.raises(UserError) as error:
-        check_sampler("grid")
+        make_sampler("grid", GRID, AREA)
     assert (
         str(error.value) == "unknown sampler 'grid'; known: default, tpe, random, gp, cmaes, nsga2"
     )
 
 
 @pytest.mark.parametrize("budget", [60_000, 250_000, 5_000_000])
-@pytest.mark.parametrize("name", ["tpe", "nsga2"])
-def test_proposals_of_networks_fill_the_window(name: str, budget: int) -> None:
-    space = SearchSpace.from_config(load_space("resnet")[1], max_params=budget)
-    limits = Budget(budget).limits(space)
-    scaling = WidthScaling(space, limits)
-    study = study_of(
-        name,
-        dict(space.distributions),
-        limits,
-        repair=scaling.repair,
-        random_feasible=scaling.random_feasible,
-    )
-    for _ in range(10):
-        trial = study.ask(dict(space.distributions))
-        study.tell(trial, sum(trial.params.values()))
-    arch_ids = {space.decode(params).arch_id for params in scored(study)}
-    assert len(arch_ids) == 10
-    assert all(0.9 * budget <= limits[0].cost(params) <= budget for params in scored(study))
+@pytest.mark.parametrize("base", [DEFAULT, "tpe", "nsga2"])
+def test_proposals_of_networks_fill_the_window(base: str, budget: int) -> None:
+    study = undisturbed_of_networks(base, budget)
+    (limit,) = sampler_of(study).region.limits
+    assert all(0.9 * budget <= limit.cost(params) <= budget for params in scored(study))
+    arch_ids = {resnets(budget).decode(params).arch_id for params in scored(study)}
+    assert len(arch_ids) == FEW_TRIALS[base]
 
 
 def test_draws_of_networks_are_the_same_whatever_was_drawn_before_elsewhere() -> None:
     rng = partial(Random, 0)
-    space = SearchSpace.from_config(load_space("resnet")[1], max_params=60_000)
+    space = resnets(60_000)
     scaling = WidthScaling(space, Budget(60_000).limits(space))
     first = scaling.random_feasible(rng())
     scaling.repair(scaling.region.uniform(rng()), rng())
