@@ -34,15 +34,17 @@ from nas.samplers import DEFAULT, Limit, make_sampler
 from nas.surrogate import recommend
 from nas.surrogate_sampler import (
     MAX_FAILED,
+    MAX_FAILED_FRESH,
     MAX_ROWS,
     NUM_START,
+    POOL,
     Candidates,
     _thinned,
 )
 from nas.warping import REACHES, Warping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
@@ -351,18 +353,20 @@ def test_a_trial_outside_the_limits_is_no_goal_within_them() -> None:
     def quadratic(params: Mapping[str, Any]) -> float:
         return -sum((params[name] - 8) ** 2 for name in names) / 100
 
-    def regret(*outsiders: FrozenTrial) -> float:
+    def rising(params: Mapping[str, Any]) -> float:
+        """Most is predicted where all are large, which the limits forbid."""
+        return sum(params.values()) - sum((params[name] - 8) ** 2 for name in "abc") / 10
+
+    def best(objective: Callable[[Any], float], *outsiders: FrozenTrial) -> float:
         study = maximizing(space, limits)
         study.add_trials(outsiders)
-        run(study, 45, quadratic)
-        values = [t.value or 0.0 for t in study.trials if 40 <= sum(t.params.values()) <= 52]
-        return -max(values)
+        run(study, 45, objective)
+        return max(t.value or 0.0 for t in study.trials if 40 <= sum(t.params.values()) <= 52)
 
-    alone = regret()
     far = dict.fromkeys(names, 16)
-    for how in ({"value": 1.0}, {"state": TrialState.RUNNING}):
+    for objective, how in ((quadratic, {"value": 1.0}), (rising, {"state": TrialState.RUNNING})):
         outsider = optuna.create_trial(params=far, distributions=space, **how)
-        assert regret(outsider) < alone + 0.1, how
+        assert best(objective, outsider) > best(objective) - 0.1, how
 
 
 def test_where_nothing_is_found_the_pool_is_not_drawn_for_ever() -> None:
@@ -377,4 +381,14 @@ def test_where_nothing_is_found_the_pool_is_not_drawn_for_ever() -> None:
     assert inside is not None
     for _ in range(3):
         candidates.around([inside], Random(0))
-    assert len(asked) == MAX_FAILED + 3
+    assert len(asked) == MAX_FAILED + 3 * MAX_FAILED_FRESH
+
+
+def test_a_draw_that_fails_now_and_then_ends_no_pool() -> None:
+    region, asked = Region(SPACE, WINDOW), itertools.count()
+
+    def every_third(rng: Random) -> dict[str, Any] | None:
+        return None if next(asked) % 3 else region.random(rng)
+
+    candidates = Candidates(region, Encoding(SPACE), every_third, lambda *_: None, seed=0)
+    assert len(candidates._pool) > POOL // 4
