@@ -84,7 +84,8 @@ class Checkpoints:
     def load_newest(self, on_warning: Callable[[str], None]) -> Checkpoint | None:
         """Read the newest checkpoint that is whole; `None` without any.
 
-        What is damaged is put aside: by its step it would count as newer than what comes.
+        What is damaged is put aside: by its step it would count as newer than what comes. Not
+        what cannot be read, which may pass.
 
         Args:
             on_warning: Told of each one that is damaged.
@@ -97,8 +98,9 @@ class Checkpoints:
                 return self._read(path)
             except (OSError, SafetensorError, _DamagedError) as error:
                 on_warning(f"{path} is damaged ({error}); going on from the one before, if any")
-                with suppress(OSError):
-                    path.rename(path.with_suffix(".damaged"))
+                if not isinstance(error, OSError):
+                    with suppress(OSError):
+                        path.rename(path.with_suffix(".damaged"))
         return None
 
     def remove(self) -> None:

@@ -37,8 +37,8 @@ class Limit:
     Attributes:
         name: What the cost is, such as `num_params`.
         cost: A dict of parameters to a number. The sampler `default` asks some 500 times a proposal
-            (4,000 at its first model; 30,000 each time where hardly anything fits): count in closed
-            form, or remember what took long.
+            (4,000 at its first model; where hardly anything fits 50,000 then, 30,000 each time):
+            count in closed form, or remember what took long.
         maximum: The largest cost allowed.
         minimum: The smallest cost wanted, or `None`.
     """

@@ -151,8 +151,8 @@ def _refuse_doubles(path: Path, names: Sequence[str | None]) -> None:
 def _by_name(header: Sequence[Column], row: Sequence[str]) -> dict[str, str]:
     """Give the cells that are not blank; lists may stand in several cells below one title.
 
-    What has no title is an entry of a list if it and all cells of the list are, and blocks and
-    channels are such lists too, or whole ones in a cell. Else it is a remark.
+    What has no title is an entry of a list if it and all cells of the list are, and blocks or
+    channels is such a list. Else it is a remark.
 
     Raises:
         ValueError: Cells beyond the last column that are no entries of it.
@@ -168,12 +168,11 @@ def _by_name(header: Sequence[Column], row: Sequence[str]) -> dict[str, str]:
                 cells[name] = cell
         elif name and is_list and _is_entry(text):
             joined[name] = f"{joined.get(name, cells[name])}, {text}"
-        is_beyond |= column is None and bool(text) and name not in joined
+        is_beyond |= column is None and bool(text) and not (name in joined and _is_entry(text))
     are_lists = all(n in joined or not _is_entry(cells.get(n, "").strip()) for n in NEEDED)
-    are_joined = are_lists and any(n in joined for n in NEEDED)
-    if is_beyond or (not are_joined and any(cell.strip() for cell in row[len(header) :])):
+    if is_beyond or (not are_lists and any(cell.strip() for cell in row[len(header) :])):
         raise ValueError("more cells than columns; a list of numbers needs quotes")
-    return cells | joined if are_joined else cells
+    return cells | joined if any(n in joined for n in NEEDED) else cells
 
 
 def _is_entry(text: str) -> bool:

@@ -40,7 +40,7 @@ NUM_START = 10  # scored trials before there is a model
 REFIT = 1.2  # the kernel is chosen anew when the scored trials have grown by this factor
 MAX_ROWS = 400  # trials the model is of: half the latest, half spread over those before
 POOL = 300  # random parameters within the limits, the same all along
-MAX_FAILED = 10  # draws of it in a row that find none
+MAX_FAILED = 30  # draws of it that find none
 NUM_PARENTS = 6  # best trials whose neighbours and mutants are looked at
 FRESH, MAX_FAILED_FRESH = 15, 2  # further random ones a proposal, likewise
 NUM_MUTANTS = 60
@@ -249,7 +249,6 @@ class Candidates:
         num_failed = 0
         for _ in range(number):
             if (params := self._random_feasible(rng)) is not None:
-                num_failed = 0
                 yield params
             elif (num_failed := num_failed + 1) == max_failed:
                 return

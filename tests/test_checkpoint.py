@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,8 +22,6 @@ from nas.split import Split
 from nas.training import TrainingConfig, start_training, train
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nas.training import EpochMetrics
     from nas.training_state import TrainingState
 
@@ -99,6 +98,21 @@ def test_what_is_saved_after_damage_is_kept_also_if_its_step_is_an_earlier_one(
     assert newest(kept)[0] == 2
     kept.remove()
     assert not kept.folder.exists()
+
+
+def test_what_could_not_be_read_for_a_moment_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = checkpoints(tmp_path)
+    kept.save(1, at(1))
+
+    def fail(_path: Path) -> bytes:
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as away:
+        away.setattr(Path, "read_bytes", fail)
+        assert newest(kept)[0] is None
+    assert newest(kept) == (1, [])
 
 
 def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:

@@ -313,6 +313,9 @@ def test_of_two_links_to_a_folder_the_first_by_name_is_read(
         def __exit__(self, *_: object) -> None:
             pass
 
+        def __iter__(self) -> Self:
+            return self
+
         def __next__(self) -> os.DirEntry[str]:
             if not self._left:
                 raise StopIteration
