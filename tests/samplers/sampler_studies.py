@@ -165,6 +165,12 @@ def undisturbed(base: str) -> Study:
 
 
 @cache
+def undisturbed_in_area(base: str) -> Study:
+    """All that lies within AREA, of a base that is not cheap a part."""
+    return run(study_of(base, GRID, AREA), min(NUM_TRIALS[base], len(IN_AREA)))
+
+
+@cache
 def undisturbed_of_networks(base: str, budget: int) -> Study:
     study = study_of_networks(base, budget)
     return run(study, FEW_TRIALS[base], lambda params: sum(params.values()))

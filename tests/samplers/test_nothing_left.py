@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from sampler_studies import AREA, BASES, CHEAP, GRID, IN_AREA, area, run, scored, study_of
+from sampler_studies import (
+    AREA,
+    BASES,
+    CHEAP,
+    GRID,
+    IN_AREA,
+    area,
+    run,
+    scored,
+    study_of,
+    undisturbed_in_area,
+)
 
 from nas.errors import UserError
 from nas.samplers import Exhausted, Limit, NothingFits
@@ -95,8 +106,7 @@ def test_looking_where_nothing_fits_is_bounded() -> None:
 
 @pytest.mark.parametrize("base", CHEAP)
 def test_a_finite_space_is_proposed_point_by_point_and_then_exhausted(base: str) -> None:
-    study = study_of(base, GRID, AREA)
-    run(study, len(IN_AREA))
+    study = undisturbed_in_area(base)
     assert {(p["width"], p["depth"]) for p in scored(study)} == IN_AREA
     with pytest.raises(Exhausted) as error:
         study.ask(GRID)
