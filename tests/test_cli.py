@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from commands import run
 from fake_study import fake_study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.cli import main
 from nas.cli.parse import parse_count, parse_duration
 from nas.errors import UserError
 from nas.files import write_whole
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 ROOT = Path(__file__).parent.parent
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    return int(left.value.code or 0)
 
 
 def test_count_prints_the_hand_made_networks_size(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 import pytest
+from commands import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
@@ -18,7 +19,6 @@ from sqlalchemy.exc import OperationalError
 
 from nas import copying
 from nas.architecture import Architecture
-from nas.cli import main
 from nas.copying import copy_database
 from nas.errors import UserError
 from nas.notes import write_note
@@ -128,10 +128,10 @@ TYPED = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 def test_whatever_is_typed_is_answered_in_one_line(command: str, typed: list[str]) -> None:
     said = io.StringIO()
-    with pytest.raises(SystemExit) as left, redirect_stderr(said), redirect_stdout(io.StringIO()):
-        main([command, *typed])
-    assert (left.value.code or 0) in (0, 1, 2)
-    if left.value.code == 2:
+    with redirect_stderr(said), redirect_stdout(io.StringIO()):
+        code = run(command, *typed)
+    assert code in (0, 1, 2)
+    if code == 2:
         assert said.getvalue().startswith("error: ")
         assert said.getvalue().count("\n") == 1
 
@@ -151,9 +151,8 @@ def test_a_file_that_could_not_be_named_again_is_refused(
     for command in (["copy", "a.db", name], ["backup", "s", "--storage", "sqlite:///a.db"]):
         to = ["--to", name] if command[0] == "backup" else []
         said = io.StringIO()
-        with pytest.raises(SystemExit) as left, redirect_stderr(said):
-            main([*command, *to])
-        assert left.value.code == 2
+        with redirect_stderr(said):
+            assert run(*command, *to) == 2
         assert message in said.getvalue()
     assert sorted(path.name for path in folder.glob("*.db")) == ["a.db"]
 
@@ -211,9 +210,8 @@ def test_ctrl_c_amid_any_statement_leaves_nothing_half_done(
     before = content(url)
     codes = []
     for statement in range(1, 1000, 15):
-        with pytest.raises(SystemExit) as left, ctrl_c_at(statement):
-            main(command.split())
-        codes.append(left.value.code or 0)
+        with ctrl_c_at(statement):
+            codes.append(run(*command.split()))
         if codes[-1] == 0:
             break
         assert content(url) == before
@@ -229,9 +227,7 @@ def test_a_study_that_may_not_be_written_is_backed_up(
     small_study(sqlite_url(Path("studies") / "s.db"))
     before = content("sqlite:///studies/s.db")
     monkeypatch.setattr("nas.storage._may_write", lambda _path: False)
-    with pytest.raises(SystemExit) as left:
-        main(["backup", "--to", "b.db"])
-    assert not left.value.code
+    assert run("backup", "--to", "b.db") == 0
     assert content(sqlite_url(folder / "b.db")) == before
 
 
@@ -239,8 +235,7 @@ def test_one_study_is_not_called_several(
     scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
 ) -> None:
     scored()
-    with pytest.raises(SystemExit):
-        main(["backup", "--to", "b.db"])
+    assert run("backup", "--to", "b.db") == 0
     assert capsys.readouterr().out == "1 study with 0 trials in b.db\n"
 
 
@@ -251,8 +246,6 @@ def test_the_commands_say_what_they_did(folder: Path, capsys: pytest.CaptureFixt
         (["backup", "s", "--to", "c.db"], "2 studies with 6 trials in c.db"),
         (["backup"], "2 studies with 6 trials in studies/backups/s-"),
     ):
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        assert not left.value.code
+        assert run(*arguments) == 0
         assert said in capsys.readouterr().out
     assert content(sqlite_url(folder / "b.db")) == content(sqlite_url(folder / "c.db"))

@@ -9,10 +9,10 @@ from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
+from commands import run
 from optuna_dashboard import get_note
 
 from nas.architecture import Architecture
-from nas.cli import main
 from nas.dashboard import TRIED_PORTS, make_dashboard
 from nas.find_study import find_study
 from nas.sisters import open_sister
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 
 ARCH = Architecture.of([1, 1], [4, 8])
 ANYWHERE = "127.0.0.1"
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    return int(left.value.code or 0)
 
 
 def serve(study: Study, port: int | None = 0) -> WSGIServer:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
-import pytest
+from commands import run
 from optuna.trial import TrialState
 
 from nas.architecture import Architecture
-from nas.cli import main
 from nas.doctor import LEAST_FREE_BYTES, examine_installation, examine_study
 from nas.find_study import register_of
 from nas.proposed import trial_id
@@ -21,15 +20,10 @@ from nas.study import fail
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
     from optuna.study import Study
 
 NAME = "synthetic-tiny-3k-tiny"
-
-
-def doctor(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
-        main(["doctor", *arguments])
-    return int(left.value.code or 0)
 
 
 def test_a_study_in_order_has_no_findings(tiny: Callable[..., Study]) -> None:
@@ -45,9 +39,7 @@ def test_a_study_that_is_not_set_up_is_named(
         database.execute("DELETE FROM study_user_attributes WHERE key = 'token'")
         database.commit()
     for command in (["doctor", NAME], ["leaderboard"], ["tried", "--model", "ResNet-20"]):
-        with pytest.raises(SystemExit) as left:
-            main(command)
-        assert left.value.code == 2
+        assert run(*command) == 2
         error = capsys.readouterr().err
         assert "is not set up: that was interrupted, or is under way" in error
         assert error.count("\n") == 1
@@ -61,13 +53,13 @@ def test_stale_trials_void_and_missing_claims_are_found_and_mended(
     stale = study.ask()
     register.claim("f" * 12, 99, is_void=lambda _: False)
     register.drop_claims({study.trials[0].user_attrs["arch_id"]: trial_id(study.trials[0])})
-    doctor(NAME)
+    run("doctor", NAME)
     said = capsys.readouterr().out
     assert f"trials running without a worker: {stale.number}" in said
     assert "1 claims of networks are void" in said
     assert "1 scored networks are not claimed" in said
     assert study.trials[stale.number].state is TrialState.RUNNING, "nothing is mended unasked"
-    doctor(NAME, "--fix")
+    run("doctor", NAME, "--fix")
     assert capsys.readouterr().out.count("mended:") == 3
     assert examine_study(study) == []
     assert study.trials[stale.number].user_attrs["fail_reason"] == "interrupted"
@@ -83,11 +75,9 @@ def test_a_study_that_another_program_copied_is_examined_mended_and_deleted(
         from_storage=f"sqlite:///studies/{NAME}.db",
         to_storage="sqlite:///copy.db",
     )
-    doctor(NAME, "--storage", "copy.db", "--fix")
+    run("doctor", NAME, "--storage", "copy.db", "--fix")
     assert "mended: 2 scored networks are not claimed" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as left:
-        main(["delete", NAME, "--storage", "copy.db", "--yes"])
-    assert not left.value.code
+    assert run("delete", NAME, "--storage", "copy.db", "--yes") == 0
     assert optuna.get_all_study_names("sqlite:///copy.db") == []
 
 
@@ -96,7 +86,7 @@ def test_what_was_mended_says_so_in_json(
 ) -> None:
     register_of(scored()).claim("f" * 12, 99, is_void=lambda _: False)
     for flags, is_mended in (([], [False]), (["--fix"], [True]), ([], [])):
-        doctor("mine", "--json", *flags)
+        run("doctor", "mine", "--json", *flags)
         rows = json.loads(capsys.readouterr().out)
         assert [row["is_mended"] for row in rows if "claims" in row["what"]] == is_mended
 
@@ -138,7 +128,7 @@ def test_another_schema_of_optuna_is_one_line(
     connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
     connection.commit()
     connection.close()
-    assert doctor(NAME) == 2
+    assert run("doctor", NAME) == 2
     error = capsys.readouterr().err
     assert "was written by another version of Optuna" in error
     assert error.count("\n") == 1
@@ -158,10 +148,10 @@ def test_a_missing_gpu_is_a_note_and_a_full_disk_a_fault(
     monkeypatch.setattr("torch.version.cuda", "12.8")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("nas.doctor.LEAST_FREE_BYTES", 0)
-    assert doctor() == 0
+    assert run("doctor") == 0
     assert capsys.readouterr().out.startswith("note: torch was built for CUDA 12.8, but sees no")
     monkeypatch.setattr("nas.doctor.LEAST_FREE_BYTES", 10**18)
-    assert doctor() == 1
+    assert run("doctor") == 1
     assert f"wrong: the disk of {folder} has " in capsys.readouterr().out
 
 
@@ -172,7 +162,7 @@ def test_a_study_that_may_not_be_written_is_examined(
 ) -> None:
     register_of(scored()).claim("f" * 12, 99, is_void=lambda _: False)
     monkeypatch.setattr("nas.storage._may_write", lambda _path: False)
-    assert doctor("mine") == 1
+    assert run("doctor", "mine") == 1
     assert "wrong: 1 claims of networks are void" in capsys.readouterr().out
 
 
@@ -183,8 +173,7 @@ def test_a_note_on_a_study_that_may_not_be_written_is_refused_in_its_words(
 ) -> None:
     scored(Architecture.of([1, 1], [4, 8]))
     monkeypatch.setattr("nas.storage._may_write", lambda _path: False)
-    with pytest.raises(SystemExit):
-        main(["note", "0", "hello"])
+    assert run("note", "0", "hello") == 2
     expected = "error: sqlite:///studies/mine.db may be read here, but not written\n"
     assert capsys.readouterr().err == expected
 

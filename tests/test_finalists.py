@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import optuna
 import pytest
+from commands import run
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from nas import Progress
 from nas.architecture import Architecture
-from nas.cli import main
 from nas.copying import copy_database
 from nas.data import load_training_data
 from nas.deletion import delete
@@ -305,12 +305,10 @@ def test_the_leaderboard_of_the_command_line_names_the_best_finalist_first(
 ) -> None:
     study = tiny(3, finalists="2x2")
     best = leaderboard(study)["trial"].iloc[0]
-    with pytest.raises(SystemExit):
-        main(["leaderboard", "--json", "--top", "1"])
+    assert run("leaderboard", "--json", "--top", "1") == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["trial"], row["finalist_seeds"]) == (best, 2)
-    with pytest.raises(SystemExit):
-        main(["leaderboard"])
+    assert run("leaderboard") == 0
     said = capsys.readouterr().out
     mean = sum(scores(study)[best, seed] or 0 for seed in (1, 2)) / 2
     assert f"{mean:.2%} \N{PLUS-MINUS SIGN}" in said.splitlines()[1]
@@ -360,7 +358,6 @@ def test_the_list_counts_networks_not_seeds(
     tiny: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny(2, finalists="1x2")
-    with pytest.raises(SystemExit):
-        main(["list", "--json"])
+    assert run("list", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["complete"], row["finalists"]) == (2, 1)

@@ -11,12 +11,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from commands import run
 from PIL import Image
 
 from nas import load_model
 from nas.architecture import Architecture
 from nas.batches import Normalization
-from nas.cli import main
 from nas.cli.predict import predict_files
 from nas.errors import UserError
 from nas.export import HALF_WEIGHTS, Classifier, save_model
@@ -137,9 +137,7 @@ def test_predict_names_classes_of_any_image_file(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str
 ) -> None:
     path = write_png(tmp_path / "some.png", 40, mode=mode)
-    with pytest.raises(SystemExit) as left:
-        main(["predict", str(model), str(path), str(path), "--top", "9", "--json"])
-    assert not left.value.code
+    assert run("predict", str(model), str(path), str(path), "--top", "9", "--json") == 0
     first, second = json.loads(capsys.readouterr().out)
     assert first == second
     assert {each["class"] for each in first["classes"]} == set(CLASSES)
@@ -196,8 +194,7 @@ def test_what_is_no_image_is_one_line(
 ) -> None:
     if content is not None:
         (folder / "bad.png").write_bytes(content)
-    with pytest.raises(SystemExit, match="2"):
-        main(["predict", str(model), "bad.png"])
+    assert run("predict", str(model), "bad.png") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert says in line

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from commands import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,7 +22,6 @@ from tiny_search import PROXY, SPACE
 
 import nas
 from nas.checkpoint import Checkpoints
-from nas.cli import main
 from nas.proxy import ProxyConfig
 
 if TYPE_CHECKING:
@@ -59,16 +59,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         nas.search(
             3_000, 2, dataset="synthetic", space="tiny", proxy="tiny", device="cpu", workers=0
         )
-        with pytest.raises(SystemExit):
-            main([*RETRAIN, "--keep-checkpoints", "--quiet"])
+        assert run(*RETRAIN, "--keep-checkpoints", "--quiet") == 0
         yield folder
 
 
 def answers(capfd: pytest.CaptureFixture[str], *arguments: str) -> int:
     """Require success, the doctor's 1 (findings), or one line and 2; gives the code."""
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    code, err = int(left.value.code or 0), capfd.readouterr().err
+    code, err = run(*arguments), capfd.readouterr().err
     assert code in (0, 1, 2), err
     assert code < 2 or (err.startswith("error: ") and err.count("\n") == 1), err
     return code

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from commands import run
 from typer.main import get_command
 
 from nas.architecture import Architecture
-from nas.cli import COMMANDS, main, make_app
+from nas.cli import COMMANDS, make_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +38,7 @@ def examples(name: str) -> list[list[str]]:
 def test_without_arguments_nas_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     said = []
     for arguments in ([], ["--help"]):
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        assert not left.value.code
+        assert run(*arguments) == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
     assert said[0].startswith("Usage: nas [OPTIONS] COMMAND")
@@ -74,9 +73,7 @@ def test_what_reading_commands_print_is_json_and_nothing_else(
     scored(ARCH)
     Path("hand.csv").write_text('blocks,channels\n"1,1","4,8"\n')
     capfd.readouterr()
-    with pytest.raises(SystemExit) as left:
-        main([*shlex.split(arguments), "--json"])
-    assert not left.value.code
+    assert run(*shlex.split(arguments), "--json") == 0
     assert json.loads(capfd.readouterr().out)
 
 

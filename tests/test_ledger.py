@@ -16,13 +16,13 @@ import optuna
 import pandas as pd
 import psutil
 import pytest
+from commands import run
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 import nas.presets
 from nas.architecture import Architecture
-from nas.cli import main
 from nas.complexity import count_params
 from nas.errors import UserError
 from nas.find_study import find_sister, find_storage
@@ -42,12 +42,6 @@ ARCH = Architecture.of([1, 1], [4, 8])
 OTHER = Architecture.of([2, 1], [8, 8])
 PLACES = ("result", "trial", "proposed by")  # columns of where a try is, not of what it was
 HAND_MADE = Path(nas.presets.__file__).parent / "hand_made.csv"
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    return int(left.value.code or 0)
 
 
 def bring(path: str | Path, **options: bool) -> list[Verdict]:

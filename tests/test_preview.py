@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from commands import run
 
-from nas import cli, preview
+from nas import preview
 from nas.cli import preview as cli_preview
 from nas.complexity import count_activations
 from nas.search import plan, search
@@ -37,10 +38,7 @@ def begin_study() -> None:
 
 
 def dry_run(*flags: str, trials: int = 12, budget: str = "60k") -> None:
-    arguments = ["search", "--dry-run", "--trials", str(trials), "--budget", budget, *flags]
-    with pytest.raises(SystemExit) as left:
-        cli.main(arguments)
-    assert not left.value.code
+    assert run("search", "--dry-run", "--trials", str(trials), "--budget", budget, *flags) == 0
 
 
 def test_a_dry_run_writes_nothing_and_says_what_would_be(folder: Path) -> None:
@@ -157,9 +155,7 @@ def test_a_schedule_that_diverges_is_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "steep.toml").write_text("epochs = 1\nresolution = 8\npeak_lr = 100.0\n")
-    with pytest.raises(SystemExit) as left:
-        cli.main(["search", "--dry-run", "--budget", "60k", *FLAGS, "--proxy", "./steep.toml"])
-    assert left.value.code == 2
+    assert run("search", "--dry-run", "--budget", "60k", *FLAGS, "--proxy", "./steep.toml") == 2
     error = capsys.readouterr().err
     assert "a trial by this schedule fails: the training loss of epoch 1 is nan" in error
     assert error.count("\n") == 1
@@ -183,9 +179,7 @@ def test_a_study_that_could_not_be_continued_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     begin_study()
-    with pytest.raises(SystemExit) as left:
-        cli.main(["search", "--dry-run", "--budget", "50k", *FLAGS, "--study", "begun"])
-    assert left.value.code == 2
+    assert run("search", "--dry-run", "--budget", "50k", *FLAGS, "--study", "begun") == 2
     assert "limits.num_params" in capsys.readouterr().err
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+from commands import run
 from fake_study import add_retrained, attributes, fake_study, networks, quality_of
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
 from nas import analysis
 from nas.architecture import Architecture
-from nas.cli import main
 from nas.errors import UserError
 from nas.find_study import find_sister, study_url
 from nas.notes import set_note
@@ -296,9 +296,7 @@ def test_two_thousand_trials_make_a_page_of_a_few_megabytes() -> None:
 @pytest.mark.usefixtures("folder")
 def test_nas_report_writes_the_file_and_prints_where(capsys: pytest.CaptureFixture[str]) -> None:
     fake_study(open_storage(study_url("mine")), name="mine", number=12)
-    with pytest.raises(SystemExit) as left:
-        main(["report", "mine"])
-    assert not left.value.code
+    assert run("report", "mine") == 0
     written = Path("studies/mine/report.html")
     assert capsys.readouterr().out.strip() == str(written)
     assert "python -m nas retrain --trial 0 --study mine<" in written.read_text(encoding="utf-8")
@@ -317,18 +315,14 @@ def test_a_folder_instead_of_a_file_is_one_line(
     capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
     fake_study(open_storage(study_url("mine")), name="mine", number=3)
-    with pytest.raises(SystemExit) as left:
-        main(["report", "--out", out])
-    assert left.value.code == 2
+    assert run("report", "--out", out) == 2
     assert capsys.readouterr().err == f"error: cannot write {Path(out)}: it is no regular file\n"
 
 
 @pytest.mark.usefixtures("folder")
 def test_a_study_whose_name_leads_elsewhere_stays_under_studies() -> None:
     fake_study("sqlite:///odd.db", name="../../odd", number=3)
-    with pytest.raises(SystemExit) as left:
-        main(["report", "--storage", "sqlite:///odd.db"])
-    assert left.value.code == 2
+    assert run("report", "--storage", "sqlite:///odd.db") == 2
 
 
 def test_networks_that_differ_in_their_blocks_alone_make_a_report(tmp_path: Path) -> None:

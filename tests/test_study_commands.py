@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
+from commands import run
 from hypothesis import given
 from optuna.trial import TrialState
 from sqlalchemy import text
@@ -21,7 +22,6 @@ from strategies import architectures
 
 import nas.notes
 from nas.architecture import Architecture
-from nas.cli import main
 from nas.deletion import delete
 from nas.distance import distance
 from nas.errors import UserError
@@ -44,12 +44,6 @@ if TYPE_CHECKING:
 NAME = "mine"
 ARCH = Architecture.of([1, 1], [4, 8])
 OTHER = Architecture.of([2, 1], [8, 8])
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    return int(left.value.code or 0)
 
 
 def record(study: Study, arch: Architecture, accuracy: float, **attrs: Any) -> None:
@@ -567,13 +561,11 @@ def test_a_failed_training_says_so_and_a_score_of_nothing_is_one(
 def test_a_damaged_record_is_one_line(
     scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scored(Architecture.of([1, 1], [4, 8]))
+    scored(ARCH)
     with closing(sqlite3.connect("studies/mine.db")) as database:
         database.execute("UPDATE trial_user_attributes SET value_json = '{\"x' || value_json")
         database.commit()
-    with pytest.raises(SystemExit) as left:
-        main(["show", "0"])
-    assert left.value.code == 2
+    assert run("show", "0") == 2
     assert capsys.readouterr().err.startswith("error: a record of the study is damaged: ")
 
 

@@ -11,7 +11,6 @@ import optuna
 import pytest
 
 from nas.architecture import Architecture
-from nas.cli import main
 from nas.data_sets import DATASETS
 from nas.errors import UserError
 from nas.retrain_progress import Retrained, RetrainListener
@@ -84,12 +83,6 @@ def start_anew(folder: Path) -> None:
     shutil.rmtree(folder / "studies" / "synthetic")
     for path in (folder / "studies").glob("*.db*"):
         path.unlink()
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
-        main(["retrain", *arguments])
-    return int(left.value.code or 0)
 
 
 def unscorable(parts: dict[str, Split]) -> DataSet:

@@ -10,9 +10,10 @@ import optuna
 import optuna_dashboard
 import pytest
 import torch
+from commands import run
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
-from small_training import ARCH, NAME, rows, run, sister
+from small_training import ARCH, NAME, rows, sister
 
 import nas
 from nas.architecture import Architecture
@@ -187,7 +188,7 @@ def test_the_command_prints_a_line_an_epoch_and_the_mean(
 ) -> None:
     assert outside
     flags = "--architecture net.json --dataset synthetic --recipe tiny --device cpu --seeds 2"
-    assert run(*flags.split()) == 0
+    assert run("retrain", *flags.split()) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "seed 0: studies/synthetic/net/tiny/seed-0"
     assert out[2].startswith("epoch 2/2: loss ")

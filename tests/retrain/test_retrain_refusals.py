@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
+from commands import run
 from optuna.trial import TrialState
-from small_training import ARCH, NAME, run
+from small_training import ARCH, NAME
 
 import nas
 from nas.architecture import Architecture, Stage
@@ -138,7 +139,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     fancy = Architecture((Stage(1, 4, block="fancy"),))
     (folder / "fancy.json").write_text(fancy.to_json())
-    assert run(*arguments.split()) == 2
+    assert run("retrain", *arguments.split()) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -152,7 +153,7 @@ def test_a_file_that_is_no_database_of_optuna_is_one_line_and_stays(
     (folder / "studies").mkdir()
     path = folder / "studies" / "other.db"
     path.write_bytes(b"not a database" * 100)
-    assert run("--trial", "0", *name.split()) == 2
+    assert run("retrain", "--trial", "0", *name.split()) == 2
     error = capsys.readouterr().err
     assert "other.db" in error
     assert error.count("\n") == 1
@@ -168,7 +169,7 @@ def test_a_database_of_another_optuna_is_one_line_and_stays(
         connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9'")
         connection.execute("UPDATE version_info SET schema_version = 99")
         connection.commit()
-    assert run("--trial", "0") == 2
+    assert run("retrain", "--trial", "0") == 2
     error = capsys.readouterr().err
     assert f"{NAME}.db" in error
     assert error.count("\n") == 1
