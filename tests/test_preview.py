@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -152,8 +153,10 @@ def test_the_trials_that_fit_a_day_are_counted_with_those_that_are_scored(
 
 
 def test_a_schedule_that_diverges_is_one_line(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("nas.preview.ENOUGH_SECONDS", math.inf)  # sixteen steps, however slow
+    monkeypatch.setattr("nas.preview.MOST_STEPS", 16)
     (folder / "steep.toml").write_text("epochs = 1\nresolution = 8\npeak_lr = 100.0\n")
     assert run("search", "--dry-run", "--budget", "60k", *FLAGS, "--proxy", "./steep.toml") == 2
     error = capsys.readouterr().err
