@@ -88,6 +88,7 @@ def timed(arch: Architecture, case: Case, way: str, *, is_compiled: bool) -> dic
     batches, config = case
     before = float("inf") if way == "called" else replayed.STEPS_BEFORE
     with mock.patch.object(replayed, "STEPS_BEFORE", before):
+        torch.cuda.empty_cache()  # what the run before held would count
         torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
         model = build_model(arch, device=DEVICE)

@@ -188,9 +188,8 @@ class Session:
         print(f"\n$ python {command.text}", flush=True)
         started = time.time()
         process = self.start(command.arguments(self.data, self.device))
-        exit_code = wait_or_stop(process, self.seconds_left)
+        exit_code, is_stopped = wait_or_stop(process, self.seconds_left)
         self.log.add(command, started, time.time() - started, exit_code)
-        is_stopped = exit_code in (128 + signal.SIGINT, -signal.SIGINT) or self.seconds_left <= 0
         if exit_code != 0 and not is_stopped:
             print(f"exit code {exit_code}", flush=True)
             self.failed.add(command)
@@ -260,16 +259,16 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
 
 
-def wait_or_stop(process: subprocess.Popen[bytes], seconds: float) -> int:
-    """Wait for a process, stop it as Ctrl-C does when time is up; gives its exit code.
+def wait_or_stop(process: subprocess.Popen[bytes], seconds: float) -> tuple[int, bool]:
+    """Wait for a process, stop it as Ctrl-C does when time is up; gives its exit code and whether.
 
     Ctrl-C here is the same as time being up.
     """
     try:
-        return process.wait(max(seconds, 0.0))
+        return process.wait(max(seconds, 0.0)), False
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.send_signal(signal.SIGINT)
-    return wait_or_kill(process, STOP_SECONDS)
+    return wait_or_kill(process, STOP_SECONDS), True
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> int:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import distributed, nn
 
+from nas.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -75,7 +77,9 @@ class Ranks:
         """Wrap a model so that gradients are averaged over the ranks in the backward pass."""
         if self.count == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model)
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        wrapped.broadcast_buffers = False  # in every forward pass; they are equal already
+        return wrapped
 
     @torch.no_grad()
     def average_statistics(self, model: nn.Module) -> None:
@@ -134,13 +138,22 @@ def join(device: str = "auto") -> Ranks:
     On "cpu" no GPU is touched; else each process takes the GPU of its local rank, if there is one.
     After an error nothing is taken apart: the others may be waiting in mid-step, and torchrun
     ends them when this process has left.
+
+    Raises:
+        UserError: There are fewer GPUs than processes here.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
     is_on_cuda = device != "cpu" and torch.cuda.is_available()
     if is_on_cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        local, num_devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= num_devices:
+            raise UserError(
+                f"process {local + 1} of this machine finds {num_devices} GPUs, one for each; "
+                f"use --nproc-per-node={num_devices}"
+            )
+        torch.cuda.set_device(local)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if is_on_cuda else "gloo", timeout=PATIENCE)
     ranks = Ranks(distributed.get_rank(), count)
     if not ranks.leads:  # they mostly wait for rank 0, deaf to Python's handlers

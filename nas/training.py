@@ -213,7 +213,7 @@ class _Step:
         self.lr: Tensor | None = None  # on the device, for a replayed step
         self.replayed: Replayed | None = None
         device = batches.split.labels.device
-        # A scaler waits for the device; ranks wait for each other.
+        # Of a scaler it was not tried; ranks wait for each other.
         if device.type == "cuda" and not state.scaler.is_enabled() and self.ranks.count == 1:
             self.lr = torch.zeros((), device=device)
             self.replayed = Replayed(device)
@@ -246,8 +246,8 @@ class _Step:
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         with self.autocast:
             logits = self.model(images)
-            loss = functional.cross_entropy(
-                logits, labels, label_smoothing=self.label_smoothing, reduction="sum"
+            loss = functional.cross_entropy(  # on CUDA autocast would leave its softmax in half
+                logits.float(), labels, label_smoothing=self.label_smoothing, reduction="sum"
             )
         torch.autograd.backward(self.scaler.scale(loss / self.divisor))
         return torch.stack((loss.detach(), (logits.argmax(1) == labels).sum()))

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from two_ranks import ARCH, CONFIG, IDENTITY, StopHere, contiguous, data, train_frozen
 
 from nas.checkpoint import Checkpoints
-from nas.distributed import Ranks
+from nas.distributed import Ranks, join
+from nas.errors import UserError
 from nas.full_training import Listener, train_in_full
 
 if TYPE_CHECKING:
@@ -161,3 +162,14 @@ def test_a_killed_rank_ends_the_training_in_one_line_and_the_same_command_goes_o
     assert json.loads(trial.user_attrs["provenance"])["processes"] == 2
     assert f"net: test {trial.value:.2%}" in output
     assert output.count("net: test") == 1  # one rank speaks
+
+
+def test_more_processes_than_gpus_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "4", "LOCAL_RANK": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(
+        UserError, match=r"^process 3 of .* finds 2 GPUs, one for each; use --nproc-per-node=2$"
+    ):
+        join()

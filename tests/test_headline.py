@@ -231,15 +231,23 @@ def test_the_winner_is_the_best_that_the_search_proposed() -> None:
     assert headline_records.choose_winner(again)["pace"] == 0.5
 
 
-def test_a_command_is_stopped_as_by_ctrl_c_when_time_is_up() -> None:
+@pytest.mark.parametrize("is_deaf", [False, True])
+def test_a_command_is_stopped_as_by_ctrl_c_when_time_is_up(
+    monkeypatch: pytest.MonkeyPatch, *, is_deaf: bool
+) -> None:
+    """One that does not stop is killed: not as one that failed, so that none comes after it."""
+    monkeypatch.setattr(headline_session, "STOP_SECONDS", 0.2 if is_deaf else 60.0)
     code = "import time; print('ready', flush=True); time.sleep(60)"
+    if is_deaf:
+        code = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {code}"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     with process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert headline_session.wait_or_stop(process, 0.0) == -signal.SIGINT
+        ended = headline_session.wait_or_stop(process, 0.0)
+    assert ended == (-signal.SIGKILL if is_deaf else -signal.SIGINT, True)
 
 
 def test_a_command_that_fails_is_told_from_one_that_ran_out_of_time(session: Session) -> None:
