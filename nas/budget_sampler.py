@@ -66,7 +66,8 @@ class BudgetSampler(BaseSampler):
     A proposal is drawn from `base`: redrawn where a draw is cheap (TPE: 20 times at first, fewer
     in a large study, where each costs more), then repaired, then replaced by a random one within
     the limits; every step is bounded. While `base` has no model (start-up, random search) the
-    proposal is random within the limits.
+    proposal is random within the limits. Optuna asks no sampler for parameters of one value: where
+    all are such, it checks nothing.
 
     Example:
         >>> import optuna
@@ -134,8 +135,9 @@ class BudgetSampler(BaseSampler):
         self._claim = claim
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the lock out of a pickle."""
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
+        """Leave the lock out of a pickle, and the study, whose URL may hold a password."""
+        own = vars(self) | {"_seeded_for": None, "_known": Known(self.region)}
+        return {name: value for name, value in own.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make a lock anew."""
@@ -152,6 +154,7 @@ class BudgetSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Propose parameters; what `enqueue_trial` fixed of them is kept as it is."""
+        study = _whole(study)
         with self._lock:
             proposed = self._propose(study, trial)
             self._known.note(trial, proposed)
@@ -203,6 +206,7 @@ class BudgetSampler(BaseSampler):
                 f"{param_name!r} is suggested as {param_distribution}, but is {expected} in the "
                 "search space of the limits: they must be the same"
             )
+        study = _whole(study)
         with self._lock:
             base = self._sampler
             if not isinstance(self._base, BaseSampler):
@@ -224,7 +228,7 @@ class BudgetSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Tell `base`."""
-        self._sampler.after_trial(study, trial, state, values)
+        self._sampler.after_trial(_whole(study), trial, state, values)
 
     def reseed_rng(self) -> None:
         """Take another seed, as Optuna asks of samplers that are copied to threads."""
@@ -243,7 +247,7 @@ class BudgetSampler(BaseSampler):
         number = num_proposals(self.region, trial, trials)
         return Random(f"{self.seed}/{number}" + (f"/{use}" if use else ""))
 
-    def _taken(self, trial: FrozenTrial, params: Params, known: set[Key | None]) -> str | None:
+    def _taken(self, trial: FrozenTrial, params: Params, known: set[Key]) -> str | None:
         """Say "known" of parameters that this or another worker proposed, or claim them."""
         key = self.region.key(params)
         if key not in known and (self._claim is None or self._claim(trial, params)):
@@ -252,7 +256,7 @@ class BudgetSampler(BaseSampler):
         return "known"
 
     def _candidates(
-        self, study: Study, trial: FrozenTrial, rng: Random, known: set[Key | None]
+        self, study: Study, trial: FrozenTrial, rng: Random, known: set[Key]
     ) -> Iterator[tuple[str, Params]]:
         """Yield (origin, parameters), the wanted first, what is left of a small space last."""
         drawn = []
@@ -275,9 +279,9 @@ class BudgetSampler(BaseSampler):
         else:
             yield from (("random", params) for params in self._near_known(known, rng))
 
-    def _near_known(self, known: set[Key | None], rng: Random) -> Iterator[Params]:
+    def _near_known(self, known: set[Key], rng: Random) -> Iterator[Params]:
         """Yield what lies a step beside earlier proposals, up to a bound."""
-        keys = sorted((key for key in known if key), key=repr)
+        keys = sorted(known, key=repr)
         around = (
             near
             for key in rng.sample(keys, len(keys))
@@ -312,9 +316,9 @@ class BudgetSampler(BaseSampler):
             for name, dist in self.region.search_space.items()
         }
 
-    def _nothing(self, study: Study, known: set[Key | None]) -> Exception:
+    def _nothing(self, study: Study, known: set[Key]) -> Exception:
         seen = self.region.describe_seen()
-        is_any_inside = any(self.region.verdict(self._params(key)) is None for key in known if key)
+        is_any_inside = any(self.region.verdict(self._params(key)) is None for key in known)
         if not is_any_inside and not self.counts["known"]:
             is_sure = self.region.cardinality() <= ENUMERABLE
             what = "nothing in the search space fits" if is_sure else "nothing that fits was found"
@@ -327,3 +331,9 @@ class BudgetSampler(BaseSampler):
             f"the search space seems exhausted: nothing new was found beside {len(known):,} "
             f"proposals ({seen})"
         )
+
+
+def _whole(study: Study) -> Study:
+    """Give the study of which Optuna's `HyperbandPruner` shows samplers the trials of a bracket."""
+    whole: Study = getattr(study, "_study", study)
+    return whole

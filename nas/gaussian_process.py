@@ -93,6 +93,7 @@ class GaussianProcess:
         warping: What the values are mapped with; means and deviations are of mapped values.
         targets: (N,) mapped values.
         means: (N,) posterior means of the rows themselves.
+        deviations: (N,) posterior standard deviations of the rows themselves, without noise.
         residuals: (N,) mapped value minus what the other rows predict for it (leave-one-out).
     """
 
@@ -115,8 +116,11 @@ class GaussianProcess:
         self._precision = _inverse(self.kernel.with_noise(self._rows))
         self._weights = self._precision @ centred
         self._variance = max(float(centred @ self._weights) / len(values), 1e-300)
-        self.means = self.targets - (self.kernel.noise + JITTER) * self._weights
-        self.residuals = self._weights / np.diag(self._precision)
+        noise, precisions = self.kernel.noise + JITTER, np.diag(self._precision)
+        self.means = self.targets - noise * self._weights
+        left = np.maximum(noise - noise**2 * precisions, 0.0)
+        self.deviations = np.sqrt(left * self._variance)
+        self.residuals = self._weights / precisions
 
     @property
     def predicts(self) -> bool:
@@ -259,7 +263,7 @@ def log_expected_improvement(means: Array, deviations: Array, incumbent: float) 
         deviations: (N,) standard deviations of these.
         incumbent: What is to be exceeded.
     """
-    deviations = np.maximum(deviations, 1e-12)
+    deviations = np.maximum(deviations, 1e-12 * (deviations.max() or 1.0))
     gain: Array = np.log(deviations) + _log_gain((means - incumbent) / deviations)
     return gain
 

@@ -62,11 +62,11 @@ class Known:
 
     def of_others(
         self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]
-    ) -> set[Key | None]:
+    ) -> set[Key]:
         """Collect the keys of all trials but one."""
         if study is not self._study:
             self._study, self._finished, self._proposals = study, {}, {}
-        known = set()
+        known: set[Key | None] = set()
         for other in trials:
             id_ = trial_id(other)
             if id_ in self._finished:
@@ -81,7 +81,7 @@ class Known:
                 if is_finished:
                     self._finished[id_] = key
                     self._proposals.pop(id_, None)
-        return known - {None}
+        return {key for key in known if key is not None}
 
 
 def trial_id(trial: FrozenTrial | Trial) -> int:

@@ -94,6 +94,8 @@ def make_sampler(
 
     Raises:
         UserError: No such name, or its package is not installed.
+        TypeError: A parameter that is no distribution of Optuna's, or whose choices have no hash.
+        ValueError: Two limits of one name.
     """
     check_sampler(name)
     seed = SystemRandom().randrange(2**32) if seed is None else seed

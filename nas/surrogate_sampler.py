@@ -45,6 +45,7 @@ NUM_PARENTS = 6  # best trials whose neighbours and mutants are looked at
 FRESH, MAX_FAILED_FRESH = 15, 2  # further random ones a proposal, likewise
 NUM_MUTANTS = 60
 MAX_REPAIRS = 4  # of the mutants that leave the limits
+FARTHEST = 1000  # from the best, in distances of the best from the median
 BLIND = 0.5  # share of random proposals while the model predicts nothing: its own teach it little
 BEAM = 3  # best candidates whose neighbours are looked at, again and again
 MAX_CLIMB = 5
@@ -292,8 +293,14 @@ def _score(trial: FrozenTrial) -> float:
 
 
 def _filled(values: Array) -> Array:
-    """Put the median of the scores in place of those that are missing."""
-    return np.where(np.isfinite(values), values, np.nanmedian(values))
+    """Put the median of the scores in place of those that are missing, and bound the distances.
+
+    A loss that exploded once would set the scale on which the others are told apart.
+    """
+    scores = values[np.isfinite(values)]
+    top, median = scores.max(), np.median(scores)
+    lowest = top - FARTHEST * (top - median) if top > median else -math.inf
+    return np.maximum(np.where(np.isfinite(values), values, median), lowest)
 
 
 def _thinned(number: int) -> NDArray[np.int64]:

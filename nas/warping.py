@@ -41,8 +41,8 @@ class Warping:
         best: on a scale of no length a model's doubts would have no measure.
         """
         top = float(values.max())
-        distance = max(top - float(np.median(values)), (top - float(values.min())) / 1000, 1e-12)
-        return cls(top, reach * distance)
+        distance = top - float(np.median(values)) or (top - float(values.min())) / 1000
+        return cls(top, reach * (distance or 1.0))
 
     def __call__(self, values: Array) -> Array:
         """Map values of any shape."""

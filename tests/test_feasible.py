@@ -8,6 +8,7 @@ from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -71,6 +72,17 @@ def test_bounds_at_and_below_zero_tell_over_from_under(minimum: float, maximum: 
     )
     verdicts = [region.verdict({"x": x}) for x in (minimum - 1, minimum, maximum, maximum + 1)]
     assert verdicts == ["under", None, None, "over"]
+
+
+def test_bounds_may_be_numbers_of_numpy() -> None:
+    limit = Limit("cost", lambda p: p["x"], maximum=np.int64(5), minimum=np.float32(1.0))
+    assert limit.excess(10) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical")
+def test_choices_that_have_no_hash_are_refused_in_one_line() -> None:
+    with pytest.raises(TypeError, match=r"^the choices of 'x': .*list.*; use tuples$"):
+        Region({"x": CategoricalDistribution([[1, 2], [3]])}, ())  # type: ignore[list-item]
 
 
 def test_a_cost_that_is_no_number_keeps_no_limit() -> None:

@@ -109,6 +109,18 @@ def test_to_tell_what_diverged_is_no_skill_in_telling_the_others_apart() -> None
     assert np.mean(lost) < 0.1  # 0.3 with them counted
 
 
+def test_what_is_far_out_costs_the_others_nothing() -> None:
+    """A tenth of the networks stayed at chance; the others are estimated as if they were alone."""
+    features = rows(100)
+    values = additive(features, 0) + noise(100, 0)
+    stuck = np.random.default_rng(1).permutation(100) < 10
+    values[stuck] = -50.0
+    found, alone = estimate(features, values), estimate(features[~stuck], values[~stuck])
+    assert found.mean[~stuck] == pytest.approx(alone.mean)
+    assert (found.cv_error, found.trust) == pytest.approx((alone.cv_error, alone.trust))
+    assert (found.mean[stuck] == -50).all()
+
+
 def test_the_named_is_better_than_the_luckiest_where_the_model_fits() -> None:
     gained = []
     for seed in range(40):
@@ -189,10 +201,12 @@ def test_the_slope_of_the_evidence_is_that_of_small_steps() -> None:
     assert _loss(logarithms, features, targets)[1] == pytest.approx(np.array(slopes), abs=1e-6)
 
 
-def test_the_means_of_the_rows_themselves_are_those_predicted_for_them() -> None:
+def test_means_and_deviations_of_the_rows_themselves_are_those_predicted_for_them() -> None:
     features = rows(50)
     model = GaussianProcess(features, additive(features, 0) + noise(50, 0))
-    assert model.means == pytest.approx(model.mean(features), abs=1e-9)
+    means, deviations = model.predict(features)
+    assert model.means == pytest.approx(means, abs=1e-9)
+    assert model.deviations == pytest.approx(deviations, abs=1e-9)
 
 
 def test_what_is_believed_takes_doubt_away_and_teaches_nothing() -> None:

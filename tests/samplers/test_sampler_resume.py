@@ -30,6 +30,7 @@ from nas.study import requeue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from optuna.study import Study
     from optuna.trial import Trial
@@ -141,3 +142,10 @@ def test_a_pickled_sampler_goes_on(name: str) -> None:
     study = run(study_by_name(name), 12)
     study.sampler = pickle.loads(pickle.dumps(study.sampler))  # noqa: S301 - our own
     assert scored(run(study, 3)) == scored(run(study_by_name(name), 15))
+
+
+def test_a_pickle_of_a_sampler_holds_no_database(tmp_path: Path) -> None:
+    sampler = study_by_name(DEFAULT).sampler
+    url = f"sqlite:///{tmp_path / 'secret.db'}"
+    run(optuna.create_study(storage=url, sampler=sampler), 2)
+    assert b"secret" not in pickle.dumps(sampler)

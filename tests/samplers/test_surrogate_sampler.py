@@ -89,6 +89,15 @@ def test_workers_that_run_at_once_are_sent_apart() -> None:
     assert np.diff(places).min() > 50, places
 
 
+@pytest.mark.parametrize("worst", [10.0, 1e9])
+def test_one_score_however_bad_does_not_blind_the_model(worst: float) -> None:
+    """A loss that exploded once; the others are squared distances, 0 to 27."""
+    study = study_by_name(DEFAULT, WIDE, [])
+    study.add_trial(ended(*[100] * 6, value=worst))
+    run(study, 40, lambda params: sum(((value - 40) / 50) ** 2 for value in params.values()))
+    assert study.best_value < 0.3  # 0.9 were the one to set the scale
+
+
 @pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
 def test_a_region_in_which_all_fail_is_left(state: TrialState) -> None:
     space: dict[str, BaseDistribution] = {name: IntDistribution(1, 10) for name in "abcde"}
@@ -313,6 +322,13 @@ def test_the_expected_improvement_is_that_of_many_draws() -> None:
     draws = np.random.default_rng(0).normal(0.3, 0.5, size=1_000_000)
     found = log_expected_improvement(np.array([0.3]), np.array([0.5]), 0.7)
     assert math.exp(found[0]) == pytest.approx(np.maximum(draws - 0.7, 0).mean(), rel=0.01)
+
+
+def test_the_unit_of_the_scores_does_not_change_which_improves_most() -> None:
+    means, deviations = np.array([0.1, 0.3, 0.5, 0.2]), np.array([0.5, 0.0, 0.1, 0.3])
+    for unit in (1.0, 1e-15, 1e15):
+        gains = log_expected_improvement(unit * means, unit * deviations, unit * 0.45)
+        assert np.argsort(gains).tolist() == [1, 3, 2, 0]
 
 
 def test_the_logarithm_of_a_hopeless_improvement_is_finite_and_falls() -> None:

@@ -151,6 +151,18 @@ def test_a_sampler_that_gives_parameters_one_by_one_is_refused(
         study_of(base, GRID, AREA)
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("base", [DEFAULT, "random", "tpe"])
+def test_the_brackets_of_hyperband_share_what_was_proposed(base: str) -> None:
+    """Optuna shows a sampler the trials of one bracket only."""
+    study = study_of(base, GRID, AREA)
+    study.pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=27)
+    study.optimize(
+        lambda t: t.suggest_int("width", 1, 9) * t.suggest_int("depth", 1, 9), len(IN_AREA)
+    )
+    assert {(t.params["width"], t.params["depth"]) for t in study.trials} == IN_AREA
+
+
 def test_running_trials_are_not_proposed_again() -> None:
     study = study_of("random", GRID, AREA)
     running = [study.ask(GRID) for _ in IN_AREA]
