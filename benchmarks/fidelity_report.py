@@ -35,7 +35,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import markdown
 import numpy as np
 import pandas as pd
 from fidelity_candidates import ACTIVATIONS, BASE, REFERENCE, candidates, reference_seeds
@@ -51,6 +50,7 @@ from fidelity_statistics import (
     reliability,
     spearman,
 )
+from measured import markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -287,7 +287,7 @@ def in_markdown(table: pd.DataFrame) -> str:
     if "front" in shown:
         shown["candidate"] += shown["front"].map({True: " *", False: ""})
         shown = shown.drop(columns=["front", "fitted"])
-    return markdown.table(shown.columns, shown.to_numpy())
+    return markdown_table(shown.columns, shown.to_numpy())
 
 
 def figure(table: pd.DataFrame) -> Figure:

@@ -13,6 +13,7 @@ import torch
 from nas.budget import Budget
 from nas.complexity import count
 from nas.data import TrainingData
+from nas.find_study import database_of
 from nas.objective import Objective
 from nas.plan import Plan
 from nas.proxy import ProxyConfig, ProxyResult
@@ -105,7 +106,7 @@ class TimedPlan(FormulaPlan):
         worker = self._worker(index, progress)
         silence_optuna()
         worker.study.get_trials(deepcopy=False)
-        database = DatabaseTime(worker.storage.engine)
+        database = DatabaseTime(database_of(worker.study).engine)
         why = worker.run(target, deadline)
         progress.on_notice(str(database.seconds))
         return why

@@ -18,9 +18,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
-import markdown
 from headline_records import BASELINE
-from measured import read_rows
+from measured import markdown_table, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +158,7 @@ def table(found: Sequence[Group]) -> str:
         )
         for group in found
     ]
-    return markdown.table(titles, rows)
+    return markdown_table(titles, rows)
 
 
 def page(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Measurements as CSV files, whose first lines, after `#`, say where and how they were made."""
+"""Measurements as CSV files, whose first lines, after `#`, say where and how; as Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -65,3 +65,10 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         file.seek(0)
         columns = next(csv.reader(file))
         csv.DictWriter(file, columns, lineterminator="\n").writerow(row)
+
+
+def markdown_table(titles: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """Write a line of titles and one a row."""
+    titles = list(titles)
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -167,9 +167,7 @@ class Nas:
         self._objective = TimedObjective(
             space, BUDGET, data, proxy, sampler, proposer, self._claim, seed=0
         )
-        self._worker = TimedWorker(
-            self.study, storage, register, space, self._objective, self._check
-        )
+        self._worker = TimedWorker(self.study, register, space, self._objective, self._check)
         self._space = space
 
     def run_trial(self) -> Timing:

@@ -6,10 +6,10 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-import markdown
 import pandas as pd
 import plotly.colors
 import plotly.graph_objects as go
+from measured import markdown_table
 from plotly.subplots import make_subplots
 from search_quality_strategies import STRATEGIES
 
@@ -39,7 +39,7 @@ def report(path: Path, drawn: Path) -> None:
 
 def _print_overview(frame: pd.DataFrame) -> None:
     shown = overview(frame)
-    print(markdown.table(shown.columns, shown.to_numpy()))
+    print(markdown_table(shown.columns, shown.to_numpy()))
 
 
 def overview(frame: pd.DataFrame) -> pd.DataFrame:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
 import pandas as pd
-from optuna.distributions import CategoricalDistribution, IntDistribution
 
+from nas.feasible import grid
 from nas.samplers import make_sampler
 from nas.surrogate import recommend
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from numpy.typing import NDArray
-    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from search_quality_tables import Cell
 
@@ -58,7 +57,7 @@ def _child(cell: Cell, parent: int, allowed: set[int], rng: random.Random) -> in
             dict(change)
             for names in itertools.combinations(space, num_changed)
             for change in itertools.product(
-                *([(name, value) for value in _values(space[name])] for name in names)
+                *([(name, value) for value in grid(space[name])] for name in names)
             )
         ]
         rng.shuffle(changes)
@@ -66,13 +65,6 @@ def _child(cell: Cell, parent: int, allowed: set[int], rng: random.Random) -> in
         if (child := next((row for row in found if row in allowed), None)) is not None:
             return child
     return None
-
-
-def _values(dist: BaseDistribution) -> list[Any]:
-    if isinstance(dist, CategoricalDistribution):
-        return list(dist.choices)
-    assert isinstance(dist, IntDistribution)
-    return list(range(dist.low, dist.high + 1))
 
 
 def ridge(cell: Cell, seed: int) -> Proposals:

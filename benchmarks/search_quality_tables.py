@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from nas.samplers import Limit
+from nas.feasible import Limit, num_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -173,11 +173,7 @@ class Cell:
         return tuple(params[name] for name in self.table.space)
 
     def _is_listed(self) -> bool:
-        counts = (
-            len(d.choices) if isinstance(d, CategoricalDistribution) else d.high - d.low + 1
-            for d in self.table.space.values()
-        )
-        return math.prod(counts) > len(self._index)
+        return math.prod(map(num_values, self.table.space.values())) > len(self._index)
 
 
 @cache

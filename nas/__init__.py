@@ -9,7 +9,7 @@ from nas.retrain import retrain
 from nas.search import search
 
 if TYPE_CHECKING:
-    from nas.export import load_model
+    from nas.saved_model import load_model
 
 __all__ = ["Progress", "load_model", "retrain", "search"]
 
@@ -17,7 +17,7 @@ __all__ = ["Progress", "load_model", "retrain", "search"]
 def __getattr__(name: str) -> object:
     """Import on demand what needs torch: `import nas` takes a moment."""
     if name == "load_model":
-        from nas.export import load_model
+        from nas.saved_model import load_model
 
         return load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

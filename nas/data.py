@@ -111,7 +111,7 @@ def load_anew(name: str, root: Path | str) -> TrainingData:
 def load_test_data(name: str, root: Path | str) -> Split:
     """Read the test images: for the final number of a finished network, never for a choice.
 
-    But for `check_test_files`, which keeps none.
+    `check_test_files` alone reads them earlier, and keeps nothing but their fingerprint.
 
     Raises:
         UserError: As `load_training_data`.

@@ -175,7 +175,11 @@ def _folder(name: str) -> DataSet:
 
 
 def folder_and_size(name: str) -> tuple[str, int]:
-    """Take `folder:PATH@PIXELS` apart; without a number the images are of 64 pixels."""
+    """Take `folder:PATH@PIXELS` apart; without a number the images are of 64 pixels.
+
+    Raises:
+        UserError: No such form, or a number that is not 8 to 512.
+    """
     match = re.fullmatch(r"folder:(.+?)(?:@([0-9]{1,4}))?", name)
     if match is None:
         raise UserError(f"{name!r} names no folder; write folder:PATH")

@@ -45,6 +45,7 @@ def delete(storage: RDBStorage, name: str) -> Path | None:
         _refuse_while_running(storage, member)
     with one_transaction(storage) as inside:
         for member in family(inside, name):
+            _refuse_while_running(inside, member)  # a trial may have begun meanwhile
             token = _token(inside, member)
             optuna.delete_study(study_name=member, storage=inside)
             if token is not None:

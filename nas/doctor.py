@@ -18,7 +18,7 @@ from nas.proposed import trial_id
 from nas.register import Lookout, Register
 from nas.storage import is_read_only
 from nas.study import ATTRIBUTES_VERSION, stored_space
-from nas.workers import look
+from nas.workers import recover_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +121,7 @@ def _stale_trials(what: str, study: Study, register: Register, space: SearchSpac
         Finding(
             f"{what} running without a worker: {_listed(stale)}; they hold back others",
             f"the next search tries them again, or {MEND}",
-            lambda: look(study, register, space, Lookout()),
+            lambda: recover_lost(study, register, space, Lookout()),
         )
     ]
 

@@ -17,11 +17,11 @@ from nas.architecture import Architecture
 from nas.find_study import FINALISTS, register_of
 from nas.notes import write_note
 from nas.objective import Objective
-from nas.register import Lookout, Register
+from nas.register import Lookout
 from nas.results import leaderboard
 from nas.sisters import finalists_table, open_sister
 from nas.study import TrialFailed, enqueue, scored_trials
-from nas.workers import Worker, look
+from nas.workers import Worker, recover_lost
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -75,7 +75,6 @@ def open_finalists(study: Study, proxy: ProxyConfig) -> Study:
 def queue_finalists(
     study: Study,
     sister: Study,
-    register: Register,
     space: SearchSpace,
     wanted: Finalists,
     seed: int,
@@ -85,7 +84,6 @@ def queue_finalists(
     Args:
         study: The study.
         sister: Of its finalists.
-        register: The sister's.
         space: The study's.
         wanted: How many networks and seeds.
         seed: Of the proxy; those of finalists follow it.
@@ -93,7 +91,8 @@ def queue_finalists(
     Returns:
         How many scores are to come, those that others are at included.
     """
-    look(sister, register, space, Lookout())  # what was interrupted is queued again
+    register = register_of(sister)
+    recover_lost(sister, register, space, Lookout())  # what was interrupted is queued again
     ranked = leaderboard(study, by="denoised")["trial"].head(wanted.num_networks)
     trials = study.get_trials(deepcopy=False)
     with register.lock():
@@ -150,7 +149,7 @@ class FinalistWorker(Worker):
         """Tell whether none waits or is being scored; what others let go of waits again first."""
         if self._is_undecided():
             return False
-        look(self.study, self.register, self.space, self.lookout)
+        recover_lost(self.study, self.register, self.space, self.lookout)
         return not self._is_undecided()
 
     def _is_undecided(self) -> bool:
@@ -170,7 +169,6 @@ class FinalistWorker(Worker):
             "study": sister,
             "register": register_of(sister),
             "objective": FinalistObjective(**vars(objective) | longer),
-            "lookout": Lookout(),
             "patience": None,
         }
         return cls(**vars(worker) | changed)

@@ -120,6 +120,7 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
         for known in optuna.get_all_study_names(storage):
             if owner_of(known) in (known, name):
                 found.setdefault(owner_of(known), {})[each] = storage
+        storage.engine.dispose()  # three open files each; it connects again when it is used
     listed = ", ".join(sorted(found)) or "none"
     if not found or (name is not None and name not in found):
         what = "no study" if name is None else f"no study {name!r}"

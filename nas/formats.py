@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load, save
 
 from nas.errors import UserError
-from nas.export import HALF_WEIGHTS, load_model
 from nas.files import write_whole
+from nas.saved_model import HALF_WEIGHTS, load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from nas.export import Classifier
+    from nas.saved_model import Classifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ level off. Off the CPU nothing here waits: no shape depends on what a tensor hol
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Literal
 
 import torch
@@ -29,7 +28,7 @@ def apply_operations(
 
     Args:
         images: (N, C, H, W) uint8.
-        numbers: (N,) places in `OPERATIONS`.
+        numbers: (N,) of `NUMBERS`.
         magnitudes: (N,) float32.
         names: The operations that `numbers` may hold; no others are tried.
     """
@@ -40,7 +39,7 @@ def apply_operations(
     if not set(GEOMETRIC).isdisjoint(names):  # all five in one sampling
         images = change(images, is_motion.any(1), warp, is_motion * magnitudes[:, None])
     for name in names:
-        if name not in GEOMETRIC and name != "Identity":
+        if name in OPERATIONS:
             images = change(images, numbers == NUMBERS[name], OPERATIONS[name], magnitudes)
     return images
 
@@ -208,11 +207,6 @@ def invert(images: Tensor, _magnitudes: Tensor) -> Tensor:
     return ~images
 
 
-def identity(images: Tensor, _magnitudes: Tensor) -> Tensor:
-    """Leave as is."""
-    return images
-
-
 def _per_image(magnitudes: Tensor) -> Tensor:
     return magnitudes.view(-1, 1, 1, 1)
 
@@ -236,15 +230,7 @@ def _blend(images: Tensor, other: Tensor, magnitudes: Tensor) -> Tensor:
     return _to_uint8(torch.addcmul(images * (1.0 + magnitudes), other, -magnitudes))
 
 
-def _move(images: Tensor, magnitudes: Tensor, *, motion: int) -> Tensor:
-    motions = torch.zeros(len(images), len(GEOMETRIC), device=images.device)
-    motions[:, motion] = magnitudes
-    return warp(images, motions)
-
-
 OPERATIONS: dict[str, Operation] = {
-    "Identity": identity,
-    **{name: partial(_move, motion=motion) for motion, name in enumerate(GEOMETRIC)},
     "Brightness": brightness,
     "Color": color,
     "Contrast": contrast,
@@ -255,4 +241,4 @@ OPERATIONS: dict[str, Operation] = {
     "Equalize": equalize,
     "Invert": invert,
 }
-NUMBERS = {name: number for number, name in enumerate(OPERATIONS)}
+NUMBERS = {name: number for number, name in enumerate(("Identity", *GEOMETRIC, *OPERATIONS))}

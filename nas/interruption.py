@@ -1,4 +1,4 @@
-"""Interruption: Ctrl-C and SIGTERM wait for the end of what must not be cut in two."""
+"""Interruption: Ctrl-C, SIGTERM and SIGHUP wait for the end of what must not be cut in two."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Self
 
-HELD = (signal.SIGINT, signal.SIGTERM)
+HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 
-def terminate(_signal: int, _frame: FrameType | None) -> None:
-    """Leave at SIGTERM as at Ctrl-C, so that the trial in flight is recorded as interrupted."""
+def leave_when_terminated() -> None:
+    """Leave at SIGTERM, and where the terminal is closed (SIGHUP), as at Ctrl-C.
+
+    So the trial in flight is recorded as interrupted. What nohup ignores stays ignored.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _leave)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(EXIT_TERMINATED)
 
 

@@ -20,12 +20,11 @@ from nas.complexity import count_params
 from nas.errors import UserError
 from nas.find_study import RETRAIN
 from nas.history import SEARCH, history
-from nas.notes import write_note_within
+from nas.notes import alone_with, write_note_within
 from nas.sheet import read_sheet, write_sheet
 from nas.sheet_rows import Row, Unreadable, parse_rows
 from nas.sisters import open_sister, retrained_table
 from nas.study import IMPORTED, enqueue, stored_identity, stored_limits, stored_space
-from nas.transaction import one_transaction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,8 +158,9 @@ def import_sheet(
         UserError: The file cannot be read as a whole, or `is_strict` refuses it.
     """
     parsed = parse_rows(path, read_sheet(path))
-    with nullcontext(storage) if is_dry_run else one_transaction(storage) as inside:
-        importing = _Import(optuna.load_study(storage=inside, study_name=name), enqueues)
+    study = optuna.load_study(storage=storage, study_name=name)
+    with nullcontext(study) if is_dry_run else alone_with(study) as own:
+        importing = _Import(own, enqueues)
         verdicts = importing.run(parsed.rows)
         _refuse_bad(path, verdicts, is_strict=is_strict)
         if not is_dry_run:

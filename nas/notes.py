@@ -41,7 +41,7 @@ def write_note(study: Study, number: int, heading: str, body: str) -> None:
     wrote around the section stays.
     """
     source = study.get_trials(deepcopy=False)[number]  # read before the lock is held
-    with _alone_with(study) as own:
+    with alone_with(study) as own:
         _write_section(_writable(own)(source), heading, body)
 
 
@@ -52,8 +52,8 @@ def write_note_within(study: Study, number: int, heading: str, body: str) -> Non
 
 
 @contextmanager
-def _alone_with(study: Study) -> Iterator[Study]:
-    """Write a note as a whole or not, and after what other processes of this tool write.
+def alone_with(study: Study) -> Iterator[Study]:
+    """Load a study to write to it all or nothing, and after what this tool's other processes write.
 
     Raises:
         UserError: The database may not be written.
@@ -79,7 +79,7 @@ def _writable(study: Study) -> Callable[[FrozenTrial], Trial]:
 
 def write_study_note(study: Study, heading: str, body: str) -> None:
     """Put a section into the dashboard's note on the study, as `write_note` on a trial."""
-    with _alone_with(study) as own:
+    with alone_with(study) as own:
         _write_section(own, heading, body)
 
 

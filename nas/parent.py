@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from nas.errors import DeviceLostError, UserError
-from nas.interruption import EXIT_TERMINATED, Interruption, terminate
+from nas.interruption import EXIT_TERMINATED, Interruption, leave_when_terminated
 from nas.outages import DATABASE_ERRORS, RECONNECT_SECONDS, impatient
 from nas.progress import Progress
 from nas.register import Lookout
-from nas.workers import LOOK_SECONDS, MAX_FAILURES, look, release
+from nas.workers import MAX_FAILURES, RECOVER_SECONDS, recover_lost, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +87,7 @@ class Parent:
     _crew: list[_Member] = field(default_factory=list)
     _endings: list[str] = field(default_factory=list)
     _lookout: Lookout = field(default_factory=Lookout)
-    _looked_at: float = 0.0
+    _recovered_at: float = 0.0
     _deaths: int = 0
 
     def run(self) -> str:
@@ -96,7 +96,7 @@ class Parent:
         Raises:
             UserError: What ended a worker, or ten died in a row.
         """
-        self._looked_at = time.monotonic()
+        self._recovered_at = time.monotonic()
         try:
             for index in range(self.num_workers):
                 self._start(index)
@@ -106,7 +106,7 @@ class Parent:
                 self._look_now_and_then()
         finally:
             self._stop()
-        return next((why for why in self._endings if why != "complete"), "complete")
+        return "complete" if "complete" in self._endings else self._endings[0]
 
     def _start(self, index: int) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -160,7 +160,7 @@ class Parent:
         self.progress.on_notice(f"worker {member.index}: {detail}; another one takes its place")
         with suppress(*DATABASE_ERRORS), impatient():  # else whoever looks next finds it lost
             self._release(member.process.pid, reason, detail)
-        self._look()
+        self._recover_lost()
         self._deaths += 1
         if self._deaths == MAX_FAILURES:
             raise UserError(
@@ -193,14 +193,14 @@ class Parent:
                 self._replace(member, "timeout", detail)
 
     def _look_now_and_then(self) -> None:
-        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._look()
+        if time.monotonic() - self._recovered_at >= RECOVER_SECONDS:
+            self._recover_lost()
 
-    def _look(self) -> None:
+    def _recover_lost(self) -> None:
         """Look for lost trials, which can wait where the database is away: workers go on."""
         with suppress(*DATABASE_ERRORS), impatient():
-            look(self.study, self.register, self.space, self._lookout)
-        self._looked_at = time.monotonic()
+            recover_lost(self.study, self.register, self.space, self._lookout)
+        self._recovered_at = time.monotonic()
 
     def _stop(self) -> None:
         """Have all workers that are left end their trials as interrupted."""
@@ -253,7 +253,7 @@ def _caller_left_alone() -> Iterator[None]:
 
 def _serve(work: Work, index: int, connection: Connection) -> None:
     """Be a worker."""
-    signal.signal(signal.SIGTERM, terminate)
+    leave_when_terminated()
     tell = partial(_tell, connection)
     step_told_at = 0.0
 

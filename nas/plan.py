@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from nas.finalists import Finalists
     from nas.progress import Progress
     from nas.proxy import ProxyConfig
-    from nas.register import Register
     from nas.samplers import BudgetSampler
     from nas.space import SearchSpace
 
@@ -132,7 +131,7 @@ class Plan:
         why = "complete"
         if num_scored(study) < target:
             work = partial(self.work, target, deadline)
-            why = self._spread(work, study, register_of(study), progress, self.trial_timeout)
+            why = self._spread(work, study, progress, self.trial_timeout)
         if self.finalists is None or why == "timeout":
             return why
         is_in_time = self._refine(self.finalists, study, deadline, progress)
@@ -143,14 +142,13 @@ class Plan:
     ) -> bool:
         """Score finalists that have no score yet; False if the deadline came first."""
         sister = open_finalists(study, self.proxy)
-        register = register_of(sister)
-        left = queue_finalists(study, sister, register, self.space, wanted, self.proxy.seed)
+        left = queue_finalists(study, sister, self.space, wanted, self.proxy.seed)
         why = "complete"
         if left:
             progress.on_finalists(sister, left)
             work = partial(self.work_on_finalists, deadline)
             longer = final_timeout(self.trial_timeout)
-            why = self._spread(work, sister, register, progress, longer)
+            why = self._spread(work, sister, progress, longer)
         write_finalist_notes(study, sister)
         return why != "timeout"
 
@@ -158,7 +156,6 @@ class Plan:
         self,
         work: Callable[[int, Progress], str],
         study: Study,
-        register: Register,
         progress: Progress,
         trial_timeout: float | None,
     ) -> str:
@@ -166,7 +163,7 @@ class Plan:
         if self.num_workers == 0:
             return work(0, progress)
         parent = Parent(
-            work, self.num_workers, study, register, self.space, progress, trial_timeout
+            work, self.num_workers, study, register_of(study), self.space, progress, trial_timeout
         )
         return parent.run()
 
@@ -195,12 +192,13 @@ class Plan:
         Meanwhile another search may have widened its space.
 
         Raises:
-            UserError: A folder's images are no longer those that the study scores on.
+            UserError: The study was deleted, or a folder's images are no longer those it scores on.
         """
-        storage = open_storage(self.url, is_known=True)
+        storage = open_storage(self.url, create=False, is_known=True)
         pruner = OverBudgetPruner(self.budget.limits(self.space))
         study = load_study(storage, self.study, pruner=pruner)
-        assert study is not None
+        if study is None:
+            raise UserError(f"study {self.study!r} was deleted while it was in use")
         images = self.data()
         if images.fingerprint != stored_identity(study)["data_fingerprint"]:
             raise UserError(
@@ -225,7 +223,6 @@ class Plan:
         )
         return Worker(
             study,
-            storage,
             register,
             self.space,
             objective,

@@ -134,7 +134,14 @@ class ProxyConfig(presets.Config):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProxyData:
-    """Train and val at one resolution on one device, prepared once for any number of runs."""
+    """Train and val at one resolution on one device, prepared once for any number of runs.
+
+    Attributes:
+        train: Images to train on.
+        val: Images to score.
+        normalization: By the mean and deviation of train.
+        num_classes: Of the labels.
+    """
 
     train: Split
     val: Split

@@ -38,6 +38,7 @@ from nas.interruption import Interruption
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from optuna.study import Study
     from sqlalchemy.engine import Engine
 
 BEAT_SECONDS = 15  # between the heartbeats of a process that has a place
@@ -210,9 +211,17 @@ class Register:
             if connection.scalar(select(_LOCKS).where(_LOCKS.c.study == token)) is None:
                 connection.execute(insert(_LOCKS).values(study=token))
 
-    def refuse_lost_file(self) -> None:
-        """Refuse (UserError) to go on in a file that was deleted or replaced, which nobody sees."""
+    def refuse_lost(self, study: Study) -> None:
+        """Refuse (UserError) to go on in a study, or a file, that was deleted or replaced.
+
+        Nobody would see what is written, or it would be in another study: SQLite gives out the ids
+        of deleted ones again.
+        """
         self._file.refuse_lost()
+        with suppress(KeyError):  # Optuna's of a study that is gone
+            if study.user_attrs.get("token") == self._token:
+                return
+        raise UserError(f"study {study.study_name!r} was deleted while it was in use")
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -233,7 +233,7 @@ def _from_outside(model: str | None, file: str | Path | None) -> Network:
 def _data(
     source: Study | None, name: str | None, root: str | Path
 ) -> tuple[TrainingData, str | None]:
-    """Read the study's data set, or another one on request; and `check_test_files`."""
+    """Read the study's data set, or another one on request; and its test images' fingerprint."""
     from nas.data import check_test_files, load_anew
     from nas.errors import UserError
     from nas.study import stored_identity

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from nas.complexity import count_params
 from nas.errors import UserError, brief, differences
-from nas.export import CONFIG, read_json, save_model
 from nas.files import write_whole
 from nas.find_study import database_of
 from nas.learning_curve import learning_curve_page
@@ -20,6 +19,7 @@ from nas.notes import write_note
 from nas.outages import DATABASE_ERRORS, impatient, through_cuts
 from nas.proposed import trial_id
 from nas.register import DatabaseFile
+from nas.saved_model import CONFIG, read_json, save_model
 from nas.sisters import (
     ended_elsewhere_in_one_line,
     report_values,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
     from nas.architecture import Architecture
-    from nas.export import Classifier
     from nas.full_training import Row
+    from nas.saved_model import Classifier
 
 
 class FailedTrainingError(UserError):

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from nas.assignment import Assignment
 from nas.checkpoint import Checkpoints
 from nas.data import fingerprint, load_test_data
-from nas.distributed import ALONE, Ranks, is_lost_rank
+from nas.distributed import Ranks, is_lost_rank
 from nas.errors import UserError, brief
 from nas.evaluation import evaluate
-from nas.export import WEIGHTS, Classifier
 from nas.failures import fail_reason
 from nas.files import only_here
 from nas.formats import export
@@ -21,6 +20,7 @@ from nas.full_training import FullData, Listener, train_in_full
 from nas.provenance import provenance
 from nas.retrain_progress import Retrained
 from nas.retrain_record import RetrainRecord
+from nas.saved_model import WEIGHTS, Classifier
 from nas.sisters import find_begun, find_finished
 from nas.split import resize
 from nas.training import DivergedError, resolved_precision
@@ -52,6 +52,7 @@ class Retraining:
     Attributes:
         data: The training images.
         data_root: Where the test images are.
+        test_fingerprint: What a folder's test images must have; `None` of other data sets.
         config: The recipe.
         recipe: Its name.
         is_held_out: Whether val is kept out of training, and scored in place of test.
@@ -80,9 +81,9 @@ class Retraining:
     keeps_checkpoints: bool
     checkpoint_seconds: float
     listener: RetrainListener
-    ranks: Ranks = ALONE
-    is_compiled: bool = False
-    formats: tuple[str, ...] = ()
+    ranks: Ranks
+    is_compiled: bool
+    formats: tuple[str, ...]
 
     @property
     def split(self) -> str:

@@ -111,7 +111,7 @@ def sqlite_file(url: str) -> Path | None:
     """Give the file of an SQLite database; `None` of others, and of what is no URL."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return None  # `open_storage` says what is wrong with it
     name = parsed.database if parsed.get_backend_name() == "sqlite" else None
     return Path(name) if name and name != ":memory:" else None
@@ -144,12 +144,16 @@ def open_storage(url: str, *, create: bool = True, is_known: bool = False) -> RD
         if not create and not all(map(_may_write, (path, path.parent))):
             return _read_only(path)
         with lock_file(path) if create else nullcontext():
-            _check_tables(path)
+            _check_tables(path, create=create)
             patient = {"timeout": BUSY_SECONDS}
             storage = _rdb_storage(url, {"connect_args": patient}, create=create)
     except (ArgumentError, NoSuchModuleError) as error:
         reason = _brief(error) if isinstance(error, NoSuchModuleError) else FORM
         raise UserError(f"{shown_url(url)!r} is no database URL: {reason}") from None
+    except UserError:
+        raise
+    except ValueError:  # such as a port that is no number; its words may hold the password
+        raise UserError(f"{shown_url(url)!r} is no database URL: {FORM}") from None
     except ImportError as error:
         raise UserError(f"{shown_url(url)} needs a driver that is missing: {error}") from None
     except DATABASE_ERRORS as error:
@@ -259,7 +263,7 @@ def _check_sqlite(url: URL, *, create: bool) -> Path:
     return path
 
 
-def _check_tables(path: Path) -> None:
+def _check_tables(path: Path, *, create: bool) -> None:
     from sqlalchemy import create_engine
 
     engine = create_engine(sqlite_url(path), connect_args={"timeout": BUSY_SECONDS}, **QUIET_POOL)
@@ -267,8 +271,10 @@ def _check_tables(path: Path) -> None:
         tables = _table_names(engine, path)
         if tables and "version_info" not in tables:
             raise UserError(f"{path} is a database, but not Optuna's; it is left as it is")
+        if not create:  # it may be another program's, and is kept in the file
+            return
         with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # kept in the file
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     finally:
         engine.dispose()
 

@@ -6,6 +6,7 @@ comparable), `space`, `token`, `attributes_version`. `objective.py` writes those
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import time
@@ -18,6 +19,7 @@ from optuna.trial import TrialState
 
 from nas.architecture import Architecture
 from nas.errors import UserError, differences
+from nas.presets import STUDIES
 from nas.proposed import RETRY_KEY, retried, trial_id
 from nas.space import SearchSpace
 
@@ -208,8 +210,10 @@ def _complete_attrs(study: Study, set_up: Callable[[], None]) -> None:
 
 
 def _free_name(study: Study) -> str:
+    """Name one that neither this database nor a file of its own under `studies/` has."""
     taken = set(optuna.get_all_study_names(study._storage))  # noqa: SLF001 - it has no getter
-    return next(n for k in range(2, 10_000) if (n := f"{study.study_name}-{k}") not in taken)
+    names = (f"{study.study_name}-{number}" for number in itertools.count(2))
+    return next(n for n in names if n not in taken and not (STUDIES / f"{n}.db").exists())
 
 
 def stored_space(study: Study) -> SearchSpace:

@@ -13,6 +13,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from nas.errors import DeviceLostError, UserError, brief
+from nas.find_study import database_of
 from nas.outages import DATABASE_ERRORS, MAX_CUTS, impatient, through_cuts, was_cut_off
 from nas.proposed import trial_id
 from nas.register import BEAT_SECONDS, Lookout, Place
@@ -22,7 +23,6 @@ from nas.study import NO_FAULT, TrialFailed, fail, num_scored, num_since_best, r
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from optuna.storages import RDBStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nas.space import SearchSpace
 
 POLL_SECONDS = 1.0  # between looks for a place while others hold the last ones
-LOOK_SECONDS = 30.0  # between looks for trials whose worker is lost
+RECOVER_SECONDS = 30.0  # between looks for trials whose worker is lost
 MAX_FAILURES = 10  # in a row, none of them an interruption: something is wrong with all networks
 
 
@@ -40,7 +40,6 @@ class Worker:
 
     Attributes:
         study: With its sampler and pruner.
-        storage: The study's.
         register: The study's claims and places.
         space: What its parameters decode to.
         objective: Scores a trial; raises TrialPruned or TrialFailed where it cannot.
@@ -52,7 +51,6 @@ class Worker:
     """
 
     study: Study
-    storage: RDBStorage
     register: Register
     space: SearchSpace
     objective: Callable[[Trial], float]
@@ -83,6 +81,9 @@ class Worker:
                     self.study.get_trials(deepcopy=False)  # reads all of it, without the lock
                     self._release_own()  # what `_let_go` could not while the database was away
                     return self._run(target, deadline)
+                except KeyError:  # Optuna's of a trial that is gone
+                    self.register.refuse_lost(self.study)
+                    raise
                 except DATABASE_ERRORS as error:
                     self._cuts += 1
                     if not was_cut_off(error) or self._cuts == MAX_CUTS:
@@ -101,7 +102,8 @@ class Worker:
 
     def _let_go(self) -> None:
         """End the trial in flight, if there is one, however this process came to leave it."""
-        with suppress(*DATABASE_ERRORS), impatient():  # else whoever looks next finds it lost
+        # Whoever looks next finds it lost otherwise; KeyError is Optuna's of a study that is gone.
+        with suppress(*DATABASE_ERRORS, KeyError), impatient():
             self._release_own()
 
     def _release_own(self) -> None:
@@ -110,11 +112,11 @@ class Worker:
             _end_unplaced(self.study, self.register)
 
     def _run(self, target: int, deadline: float | None) -> str:
-        failures, looked_at = 0, -LOOK_SECONDS
+        failures, recovered_at = 0, -RECOVER_SECONDS
         while True:
-            if time.monotonic() - looked_at >= LOOK_SECONDS:
-                look(self.study, self.register, self.space, self.lookout)
-                looked_at = time.monotonic()
+            if time.monotonic() - recovered_at >= RECOVER_SECONDS:
+                recover_lost(self.study, self.register, self.space, self.lookout)
+                recovered_at = time.monotonic()
             if deadline is not None and time.monotonic() > deadline:
                 return "complete" if self.is_complete(target) else "timeout"
             if self.patience is not None and num_since_best(self.study) >= self.patience:
@@ -145,6 +147,7 @@ class Worker:
 
     def _take(self, target: int) -> Trial | None:
         with self.register.lock():
+            self.register.refuse_lost(self.study)
             if not self.has_room(target):
                 return None
             trial = self.study.ask()
@@ -182,7 +185,7 @@ class Worker:
     def _fail(self, trial: Trial, reason: str, detail: str = "") -> FrozenTrial | None:
         def end() -> FrozenTrial:
             fail(self.study, trial_id(trial), reason, detail)
-            return self.storage.get_trial(trial_id(trial))
+            return database_of(self.study).get_trial(trial_id(trial))
 
         return self._end(trial, end)
 
@@ -193,7 +196,7 @@ class Worker:
         def attempt() -> FrozenTrial | None:
             nonlocal was_begun
             with self.register.lock():
-                ended = self.storage.get_trial(own_id)
+                ended = database_of(self.study).get_trial(own_id)
                 is_ours = was_begun or ended.state is TrialState.RUNNING
                 if ended.state is TrialState.RUNNING:
                     was_begun = True  # if it is cut off, the end may have been written
@@ -233,13 +236,13 @@ def release(
     return [place.trial_id for place in released]
 
 
-def look(study: Study, register: Register, space: SearchSpace, lookout: Lookout) -> None:
+def recover_lost(study: Study, register: Register, space: SearchSpace, lookout: Lookout) -> None:
     """End the trials of lost workers as FAIL; queue them and interrupted ones again.
 
     Raises:
-        UserError: The database's file was deleted or replaced.
+        UserError: The study, or its file, was deleted or replaced.
     """
-    register.refuse_lost_file()
+    register.refuse_lost(study)
     study.get_trials(deepcopy=False)  # reads a large study before the lock is held, not under it
     release(study, register, lookout.is_lost, "lost", "its process is gone")
     with register.lock():

@@ -33,7 +33,6 @@ from nas.batches import Batches, Normalization
 from nas.image_ops import (
     GEOMETRIC,
     NUMBERS,
-    OPERATIONS,
     apply_operations,
     change_all,
     change_chosen,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nas.batches import Augmentation
+    from nas.image_ops import Operation
 
 TRIVIAL_AUGMENT = trivial_augment_ranges(32)
 TORCHVISION: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -73,8 +73,18 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "cutout": Cutout(5, fill=99),
 }
 
-every_operation = pytest.mark.parametrize("name", OPERATIONS)
+every_operation = pytest.mark.parametrize("name", NUMBERS)
 every_augmentation = pytest.mark.parametrize("name", AUGMENTATIONS)
+
+
+def operated(name: str) -> Operation:
+    """The operation of a policy's name, as a policy applies it to all images of a batch."""
+
+    def operation(images: Tensor, magnitudes: Tensor) -> Tensor:
+        numbers = torch.full((len(images),), float(NUMBERS[name]))
+        return apply_operations(images, numbers, magnitudes, [name])
+
+    return operation
 
 
 def sheared(image: Tensor, x: float = 0.0, y: float = 0.0) -> Tensor:
@@ -121,13 +131,13 @@ def test_operation_equals_torchvisions_at_every_magnitude_of_the_policies(
 ) -> None:
     magnitudes = magnitudes_of(name)
     images = varied_images(len(magnitudes), side)
-    found = OPERATIONS[name](images, magnitudes)
+    found = operated(name)(images, magnitudes)
     off = differences(found, by_torchvision(name, images, magnitudes))
     assert off.max() <= (1 if name in BLENDS else 0)
     assert (off > 0).float().mean() < 1e-3
 
 
-@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - {*GEOMETRIC}))
+@pytest.mark.parametrize("name", sorted(NUMBERS.keys() - {*GEOMETRIC}))
 @settings(deadline=None, max_examples=15)
 @given(st.integers(1, 9), st.sampled_from([1, 3]), st.integers(1, 20), st.integers(0, 2**31))
 def test_color_operation_equals_torchvisions_at_any_magnitude_and_size(
@@ -138,7 +148,7 @@ def test_color_operation_equals_torchvisions_at_any_magnitude_and_size(
     low = -high if low == 0 else low
     magnitudes = low + (high - low) * share
     images = varied_images(num_images, side, channels, seed)
-    found = OPERATIONS[name](images, magnitudes)
+    found = operated(name)(images, magnitudes)
     off = differences(found, by_torchvision(name, images, magnitudes))
     assert off.max() <= (1 if name in BLENDS else 0)
 
@@ -150,9 +160,7 @@ def test_motion_equals_torchvisions_at_any_magnitude_but_where_two_pixels_are_eq
     share = torch.rand(200, generator=torch.Generator().manual_seed(1)) * 2 - 1
     magnitudes = share * TRIVIAL_AUGMENT[name].high
     images = varied_images(200, 32)
-    off = differences(
-        OPERATIONS[name](images, magnitudes), by_torchvision(name, images, magnitudes)
-    )
+    off = differences(operated(name)(images, magnitudes), by_torchvision(name, images, magnitudes))
     assert (off > 0).float().mean() < 1e-4
 
 
@@ -162,20 +170,20 @@ def test_computing_all_images_gives_the_same_as_computing_the_chosen_ones(name: 
     images = varied_images(len(magnitudes))
     chosen = torch.rand(len(images), generator=torch.Generator().manual_seed(0)) < 0.4
     for chosen_here in (chosen, torch.zeros_like(chosen)):
-        arguments = (chosen_here, OPERATIONS[name], magnitudes)
+        arguments = (chosen_here, operated(name), magnitudes)
         expected = change_all(images, *arguments)
         assert torch.equal(change_chosen(images.clone(), *arguments), expected)
 
 
 def test_each_image_of_a_batch_gets_its_own_operation() -> None:
-    numbers = torch.arange(len(OPERATIONS)).repeat(5)
+    numbers = torch.arange(len(NUMBERS)).repeat(5)
     images = varied_images(len(numbers))
     magnitudes = torch.linspace(0.1, 0.9, len(numbers))
-    found = apply_operations(images, numbers.float(), magnitudes, OPERATIONS)
+    found = apply_operations(images, numbers.float(), magnitudes, NUMBERS)
     for i, number in enumerate(numbers.tolist()):
-        operation = list(OPERATIONS.values())[number]
+        operation = operated(list(NUMBERS)[number])
         expected = operation(images[i : i + 1], magnitudes[i : i + 1])
-        assert torch.equal(found[i : i + 1], expected), list(OPERATIONS)[number]
+        assert torch.equal(found[i : i + 1], expected), list(NUMBERS)[number]
 
 
 # Policies
@@ -213,7 +221,7 @@ def assert_table_equals(table: Tensor, space: dict[str, tuple[Tensor, bool]]) ->
 def test_trivial_augment_draws_operations_signs_and_magnitudes_uniformly() -> None:
     num_images = 140_000
     numbers, magnitudes = TrivialAugment(32).draw(num_images, generator_of(0))[:, 0].unbind(1)
-    counts = numbers.long().bincount(minlength=len(OPERATIONS))
+    counts = numbers.long().bincount(minlength=len(NUMBERS))
     counts = counts[[NUMBERS[name] for name in TRIVIAL_AUGMENT]].double()
     assert counts.sum() == num_images
     expected = num_images / len(TRIVIAL_AUGMENT)
@@ -253,7 +261,7 @@ def test_auto_augment_draws_each_step_as_often_as_its_policy_says(step: int) -> 
 
 
 def test_auto_augment_applies_its_first_step_then_its_second() -> None:
-    names, images = list(OPERATIONS), varied_images(200, 32)
+    names, images = list(NUMBERS), varied_images(200, 32)
     auto = AutoAugment(32)
     drawn = auto.draw(200, generator_of(3))
     for image, result, steps in zip(images, auto.apply(images, drawn), drawn.tolist(), strict=True):

@@ -282,6 +282,14 @@ def test_a_table_whose_reader_leaves_is_no_failure(folder: Path, command: str) -
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_caller_that_closed_the_output_gets_the_exit_code(folder: Path) -> None:
+    done = subprocess.run(  # noqa: S602 - what only a shell does
+        f"{sys.executable} -m nas list >&-", shell=True, executable="/bin/bash", cwd=folder,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_table_that_goes_into_a_file_is_not_folded(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -157,6 +157,26 @@ def test_a_file_that_could_not_be_named_again_is_refused(
     assert sorted(path.name for path in folder.glob("*.db")) == ["a.db"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://nas@db..example/nas",
+        "postgresql+psycopg://nas@127.0.0.1:abc/nas",
+        "postgresql+psycopg://nas@[::1/nas",
+        "postgresql+psycopg://nas:p@ss:secret@db.example/nas",
+        "sqlite:///a.db?timeout=abc",
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_a_mistyped_url_is_refused_without_its_password(url: str) -> None:
+    small_study("sqlite:///a.db")
+    said = io.StringIO()
+    with redirect_stderr(said):
+        assert run("list", "--storage", url) == 2
+    assert "is no database URL: its form is" in said.getvalue()
+    assert "secret" not in said.getvalue()
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     source, target = sqlite_url(tmp_path / "a.db"), tmp_path / "b.db"
     small_study(source)

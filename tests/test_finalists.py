@@ -30,7 +30,7 @@ from nas.finalists import (
     final_proxy,
     final_timeout,
 )
-from nas.find_study import FINALISTS, database_of, find_sister, find_storage, register_of
+from nas.find_study import FINALISTS, find_sister, find_storage, register_of
 from nas.presets import changed
 from nas.proposed import trial_id
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
@@ -204,7 +204,6 @@ def test_what_another_worker_let_go_of_is_not_left_out(tiny: Search) -> None:
     sister.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs=let_go))
     worker = FinalistWorker(
         sister,
-        database_of(sister),
         register_of(sister),
         stored_space(study),
         objective=lambda _trial: 0.0,

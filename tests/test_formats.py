@@ -19,10 +19,10 @@ from nas.architecture import Architecture
 from nas.batches import Normalization
 from nas.cli.predict import predict_files
 from nas.errors import UserError
-from nas.export import HALF_WEIGHTS, Classifier, save_model
 from nas.formats import FORMATS, export
 from nas.learning_curve import learning_curve, learning_curve_page
 from nas.model import build_model
+from nas.saved_model import HALF_WEIGHTS, Classifier, save_model
 from nas.split import resize
 
 if TYPE_CHECKING:

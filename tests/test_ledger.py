@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import openpyxl
@@ -25,7 +26,7 @@ import nas.presets
 from nas.architecture import Architecture
 from nas.complexity import count_params
 from nas.errors import UserError
-from nas.find_study import find_sister, find_storage
+from nas.find_study import find_sister, find_storage, register_of
 from nas.history import history
 from nas.ledger import Verdict, export_sheet, import_sheet, ledger
 from nas.notes import set_note
@@ -196,6 +197,20 @@ def test_an_import_that_is_killed_leaves_nothing(scored: Scored) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert done.returncode == -signal.SIGKILL
     assert history(study) == []
+
+
+def test_an_import_waits_for_what_another_process_writes(scored: Scored) -> None:
+    """On a server no transaction shuts another import out, and both would record every row."""
+    study = scored()
+    Path("a.csv").write_text('blocks,channels,accuracy\n"1,1","4,8",0.5\n')
+    importing = Thread(target=bring, args=["a.csv"])
+    with register_of(study).lock():
+        importing.start()
+        importing.join(0.5)
+        assert importing.is_alive()
+        assert history(study) == []
+    importing.join()
+    assert len(history(study)) == 1
 
 
 # What people's sheets look like

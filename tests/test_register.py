@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nas.interruption import HELD
 from nas.register import Lookout, Place, Register, this_host
 from nas.storage import open_storage
 
@@ -102,7 +103,7 @@ def _occupy_amid(register: Register, number: signal.Signals) -> None:
         register.occupy(3)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", HELD)
 def test_a_signal_waits_for_the_end_of_what_the_lock_makes_whole(
     engine: Engine, number: signal.Signals
 ) -> None:

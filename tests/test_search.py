@@ -283,8 +283,11 @@ def test_a_diverged_network_fails_with_its_reason(folder: Path, tiny: Search) ->
 
 def test_another_proxy_is_refused_with_the_difference_and_a_free_name(tiny: Search) -> None:
     tiny(1, study="a")
-    with pytest.raises(UserError, match=r"proxy\.epochs is 1 there, 2 asked.*--study a-2"):
+    with pytest.raises(UserError, match=r"proxy\.epochs is 1 there, 2 asked.*--study a-2$"):
         tiny(1, study="a", epochs=2)
+    tiny(1, study="a-2", epochs=2)  # in a file of its own
+    with pytest.raises(UserError, match=r"--study a-3$"):
+        tiny(1, study="a", epochs=3)
 
 
 def test_the_precision_is_of_the_identity_where_it_is_chosen(folder: Path, tiny: Search) -> None:

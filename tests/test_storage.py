@@ -38,6 +38,24 @@ def test_sqlite_is_in_wal_mode_and_patient(engine: Engine) -> None:
         assert connection.scalar(text("PRAGMA busy_timeout")) == 60_000
 
 
+def test_to_read_another_programs_file_changes_nothing_of_it(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "theirs.db")
+    optuna.create_study(study_name="theirs", storage=url)
+    before = (tmp_path / "theirs.db").read_bytes()
+    assert optuna.get_all_study_names(open_storage(url, create=False)) == ["theirs"]
+    assert (tmp_path / "theirs.db").read_bytes() == before
+
+
+def test_the_files_in_which_a_study_is_looked_for_do_not_stay_open(folder: Path) -> None:
+    for number in range(20):
+        storage = open_storage(sqlite_url(folder / "studies" / f"s{number}.db"))
+        optuna.create_study(study_name=f"s{number}", storage=storage)
+        storage.engine.dispose()
+    find_storage("s3", None)
+    opened = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+    assert {path.stem for path in opened if path.parent == folder / "studies"} <= {"s3"}
+
+
 def test_a_connection_that_cannot_be_closed_in_order_is_not_logged(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -39,7 +39,7 @@ from nas.space_file import SpaceConfig
 from nas.storage import open_storage, sqlite_url
 from nas.study import TrialFailed, claimer
 from nas.width_scaling import WidthScaling
-from nas.workers import Worker, look
+from nas.workers import Worker, recover_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,6 +68,7 @@ class Plan:
         study = optuna.create_study(
             storage=storage, study_name="s", direction="maximize", load_if_exists=True
         )
+        study.set_user_attr("token", "token")
         return study, Register(storage.engine, "token")
 
     def work(self, index: int, progress: Progress) -> str:
@@ -88,7 +89,6 @@ class Plan:
         )
         return Worker(
             study,
-            storage,
             register,
             SPACE,
             partial(self.score, study),
@@ -395,12 +395,41 @@ def alive(pid: int) -> bool:
 def test_a_search_whose_file_is_deleted_ends_with_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parent, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(parent, "RECOVER_SECONDS", 0.0)
     plan = Plan(sqlite_url(tmp_path / "s.db"), 10_000)
     study, register = plan.open()
     progress = Progress(on_trial_end=lambda _: (tmp_path / "s.db").unlink(missing_ok=True))
     with pytest.raises(UserError, match=r"s\.db was deleted or replaced while it was in use"):
         Parent(plan.work, 1, study, register, SPACE, progress).run()
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+@pytest.mark.parametrize("when", ["between trials", "amid a trial"])
+def test_a_study_that_is_deleted_meanwhile_ends_its_search_with_a_line(
+    url: str, when: str, *, is_made_anew: bool
+) -> None:
+    """A study made after it may have its id: no network of the search may come into that one."""
+    plan = Plan(url, 5)
+    plan.open()
+    storage = open_storage(url)
+
+    def delete(*_: object) -> None:
+        optuna.delete_study(study_name="s", storage=storage)
+        if is_made_anew:
+            optuna.create_study(study_name="other", storage=storage)
+
+    event = "on_trial_end" if when == "between trials" else "on_trial_start"
+    with pytest.raises(UserError, match=r"^study 's' was deleted while it was in use$"):
+        plan.work(0, Progress(**{event: delete}))
+    if is_made_anew:
+        assert optuna.load_study(study_name="other", storage=storage).trials == []
+
+
+def test_a_search_that_has_its_target_is_complete_whatever_ended_other_workers(url: str) -> None:
+    study, register = Plan(url, 0).open()
+    endings = ["stopped by --patience: 3 trials brought nothing better", "complete"]
+    crew = Parent(Plan(url, 0).work, 0, study, register, SPACE, Progress(), _endings=endings)
+    assert crew.run() == "complete"
 
 
 def test_a_worker_stopped_before_its_trial_has_a_place_leaves_it_interrupted(
@@ -425,7 +454,7 @@ def test_what_several_workers_find_lost_is_queued_once(url: str) -> None:
     lost = study.ask(SPACE.distributions)
     lookout = parent.Lookout()
     for _ in range(3):
-        look(study, register, SPACE, lookout)
+        recover_lost(study, register, SPACE, lookout)
     assert study.trials[0].user_attrs["fail_reason"] == "interrupted"
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
     assert study.trials[1].params == lost.params
@@ -512,8 +541,8 @@ def test_the_parents_look_may_fail_while_the_workers_go_on(
         looks.append(1)
         raise OperationalError("x", {}, Exception("refused"))
 
-    monkeypatch.setattr(parent, "look", look_in_vain)
-    monkeypatch.setattr(parent, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(parent, "recover_lost", look_in_vain)
+    monkeypatch.setattr(parent, "RECOVER_SECONDS", 0.0)
     check(run(Plan(sqlite_url(tmp_path / "s.db"), 5), 1, Heard()), 5)
     assert looks
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -27,7 +27,7 @@ from nas.cli.search import search
 from nas.cli.show import show
 from nas.cli.tried import tried
 from nas.errors import UserError
-from nas.interruption import EXIT_INTERRUPTED, EXIT_TERMINATED, terminate
+from nas.interruption import EXIT_INTERRUPTED, EXIT_TERMINATED, leave_when_terminated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,9 +64,8 @@ def main(
 ) -> None:
     """Run a command line; leaves with the command's exit code."""
     asked = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, terminate)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
-        sys.stdout.reconfigure(errors="backslashreplace")
+    leave_when_terminated()
+    _prepare_output()
     try:
         to_choose = ["--help"] if len(commands) > 1 else []
         code = make_app(*commands)(asked or to_choose, prog_name=prog_name, standalone_mode=False)
@@ -94,6 +93,15 @@ def main(
         print(f"interrupted{hint}", file=sys.stderr)
     _flush()
     sys.exit(code)
+
+
+def _prepare_output() -> None:
+    """Let what the caller closed (`>&-`) go nowhere; print also a file's name that is no text."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _code_of(left: SystemExit | KeyboardInterrupt) -> Any:  # noqa: ANN401 - as `sys.exit` takes

@@ -41,7 +41,7 @@ def predict_files(folder: Path, images: list[Path], top: int) -> list[dict[str, 
     import torch
 
     from nas.data_sets import read_image
-    from nas.export import load_model
+    from nas.saved_model import load_model
     from nas.split import num_at_a_time, resize
 
     classifier = load_model(folder)
