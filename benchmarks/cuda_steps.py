@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -68,8 +69,7 @@ def proxy_case(resolution: int, steps: int) -> Case:
     config = ProxyConfig.load("standard", BUDGET)[1].model_copy(update={"resolution": resolution})
     data = ProxyData.prepare(load_training_data("synthetic", ""), resolution, "cuda")
     images = first(data.train, steps * config.batch_size)
-    normalization, augmentations = data.normalization, config.augmentations
-    return Batches(images, normalization, config.batch_size, 0, augmentations), config.training
+    return replace(data, train=images).batches(config), config.training
 
 
 def recipe_case(name: str, steps: int) -> Case:
@@ -79,8 +79,7 @@ def recipe_case(name: str, steps: int) -> Case:
         load_training_data("synthetic", ""), config.resolution, "cuda", is_held_out=False
     )
     images = first(data.train, steps * config.batch_size)
-    augmentations = config.make_augmentations(data.normalization)
-    return Batches(images, data.normalization, config.batch_size, 0, augmentations), config.training
+    return replace(data, train=images).batches(config, seed=0), config.training
 
 
 def timed(arch: Architecture, case: Case, way: str, *, is_compiled: bool) -> dict[str, object]:

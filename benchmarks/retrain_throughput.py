@@ -34,7 +34,6 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from nas.batches import Batches
 from nas.complexity import count
 from nas.data import load_training_data
 from nas.distributed import ALONE, Ranks
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.architecture import Architecture
+    from nas.batches import Batches
     from nas.split import Split
 
 PLAIN = "dataloader"
@@ -184,8 +184,7 @@ def loops(
     is_compiled: bool,
 ) -> dict[str, Epochs]:
     """Give the loops by name, none started."""
-    augmentations = config.make_augmentations(data.normalization)
-    batches = Batches(data.train, data.normalization, config.batch_size, 0, augmentations)
+    batches = data.batches(config, seed=0)
     images, labels = next(batches.epoch(0))
     resident = ResidentBatch(data.train, images, labels, batches.num_steps)
     compiled = nas_epochs(arch, batches, config, is_compiled=True)

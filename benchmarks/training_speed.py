@@ -35,7 +35,6 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from nas.batches import Batches
 from nas.budget import Budget
 from nas.complexity import count
 from nas.data import load_training_data
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nas.architecture import Architecture
+    from nas.batches import Batches
     from nas.replayed import Step
     from nas.split import Split
 
@@ -71,13 +71,7 @@ class Case:
     @property
     def batches(self) -> Batches:
         """The batches of the proxy run."""
-        return Batches(
-            self.data.train,
-            self.data.normalization,
-            self.config.batch_size,
-            self.config.seed,
-            self.config.augmentations,
-        )
+        return self.data.batches(self.config)
 
     @property
     def ways(self) -> dict[str, Callable[[], object]]:

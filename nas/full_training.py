@@ -57,6 +57,13 @@ class FullData:
         val = data.val.resized(resolution).to(device) if is_held_out else None
         return cls(train, val, Normalization.of(train.images), data.num_classes)
 
+    def batches(self, config: RetrainConfig, seed: int, ranks: Ranks = ALONE) -> Batches:
+        """Make the batches of a recipe and a seed, or this rank's share of them."""
+        augmentations = config.make_augmentations(self.normalization)
+        return Batches(
+            self.train, self.normalization, config.batch_size, seed, augmentations, ranks
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -187,12 +194,8 @@ class _Training:
         device = data.train.labels.device
         model = build_model(arch, generator=derived_generator("weights", seed), device=device)
         model = ranks.with_shared_statistics(model, device)
-        augmentations = config.make_augmentations(data.normalization)
-        batches = Batches(
-            data.train, data.normalization, config.batch_size, seed, augmentations, ranks
-        )
         state = start_training(model, config.training, device)
-        return cls(state, batches, config.training, is_compiled)
+        return cls(state, data.batches(config, seed, ranks), config.training, is_compiled)
 
     def epochs(self, on_step: OnStep) -> Iterator[EpochMetrics]:
         """Train from the state of rank 0, yielding after each epoch."""

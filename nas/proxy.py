@@ -156,6 +156,12 @@ class ProxyData:
         train, val = (split.resized(resolution).to(device) for split in (data.train, data.val))
         return cls(train, val, Normalization.of(train.images), data.num_classes)
 
+    def batches(self, config: ProxyConfig) -> Batches:
+        """Make the batches that every network is trained on."""
+        return Batches(
+            self.train, self.normalization, config.batch_size, config.seed, config.augmentations
+        )
+
     @property
     def resolution(self) -> int:
         """Pixels a side."""
@@ -251,9 +257,7 @@ def start_proxy(
     _require_fit(arch, data, config)
     generator = derived_generator("weights", config.seed)
     model = build_model(arch.scaled(config.width_factor), generator=generator, device=data.device)
-    return model, Batches(
-        data.train, data.normalization, config.batch_size, config.seed, config.augmentations
-    )
+    return model, data.batches(config)
 
 
 def _require_fit(arch: Architecture, data: ProxyData, config: ProxyConfig) -> None:
