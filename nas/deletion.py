@@ -9,7 +9,7 @@ import sqlalchemy
 
 from nas.errors import UserError
 from nas.files import LOCK, only_here
-from nas.find_study import family_names, study_folder
+from nas.find_study import family_names, load_study, study_folder
 from nas.presets import STUDIES
 from nas.register import TABLES, Register
 from nas.storage import remove_sqlite, sqlite_url
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 
 def family(storage: RDBStorage, name: str) -> dict[str, int]:
-    """Count the trials of a study and of its sisters, by study name."""
+    """Count the trials of a study and of its sisters, by study name.
+
+    Raises:
+        UserError: Another program made it.
+    """
+    study = load_study(storage, name)
+    if study is not None and "identity" not in study.user_attrs:
+        raise UserError(f"study {name!r} was not made by this tool; name another")
     names = optuna.get_all_study_names(storage)
     return {
         each: len(optuna.load_study(storage=storage, study_name=each).get_trials(deepcopy=False))
@@ -38,7 +45,8 @@ def delete(storage: RDBStorage, name: str) -> Path | None:
         Its own SQLite file under `studies/`, if that is now empty and was removed.
 
     Raises:
-        UserError: A search or a full training of this machine is running in it.
+        UserError: Another program made it, or a trial or a full training of this machine is running
+            in it.
     """
     _refuse_while_training(name)
     for member in family(storage, name):

@@ -209,7 +209,8 @@ class _Import:
             self._queue[arch_id] = (arch, row.texts.get("name", ""))
         has_score = row.accuracy is not None or row.val_accuracy is not None
         is_known = key in self._keys if has_score else arch_id in self._known
-        detail = "; ".join(part for part in (over, _difference(row, arch)) if part)
+        outside = self._space.why_outside(arch)
+        detail = "; ".join(part for part in (over or outside, _difference(row, arch)) if part)
         if not is_known:
             self._keys.add(key)
             self._known.add(arch_id)
@@ -219,9 +220,9 @@ class _Import:
             if is_known
             else "over budget"
             if over
-            else "imported"
-            if self._space.contains(arch)
             else "outside the space"
+            if outside
+            else "imported"
         )
         name = row.texts.get("name", "")
         return Verdict(row.number, name, verdict, detail, not is_known, is_queued)
@@ -279,7 +280,8 @@ def _difference(row: Row, arch: Architecture) -> str:
     if not row.num_params or any(abs(said - counted) <= off for said, off in row.num_params):
         return ""
     said, _ = min(row.num_params, key=lambda reading: abs(reading[0] - counted))
-    return f"the sheet says {said:,.0f} parameters, they are {counted:,}"
+    shown = f"{said:,.0f}" if said >= 1_000 else f"{said:g}"
+    return f"the sheet says {shown} parameters, they are {counted:,}"
 
 
 def _key_of_row(row: Row, arch: Architecture) -> tuple[object, ...]:

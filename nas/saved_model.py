@@ -111,6 +111,8 @@ def load_model(
         UserError: A file is absent, damaged or of another network.
     """
     folder = Path(folder)
+    if seeds := sorted(folder.glob(f"seed-*/{CONFIG}")):
+        raise UserError(f"{folder} holds a model of each seed; name one, such as {seeds[0].parent}")
     config = read_json(folder / CONFIG)
     arch = read_architecture(folder / ARCHITECTURE)
     empty = torch.empty(1, arch.in_channels, 1, 1)

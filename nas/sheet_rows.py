@@ -21,11 +21,31 @@ if TYPE_CHECKING:
 COLUMNS: dict[str, tuple[str, ...]] = {
     "name": ("model", "network", "model name"),
     "residual layers": ("layers", "n", "num layers", "number of residual layers", "stages"),
-    "blocks": ("residual blocks", "b", "blocks per stage", "blocks per layer", "num blocks"),
+    "blocks": (
+        "residual blocks",
+        "b",
+        "blocks per stage",
+        "blocks per layer",
+        "num blocks",
+        "of blocks",
+        "number of blocks",
+    ),
     "kernel sizes": ("kernels", "kernel", "kernel size", "f", "conv kernel sizes"),
     "shortcut kernels": ("shortcut kernel sizes", "skip kernels", "skip kernel sizes", "k"),
     "block types": ("block type", "block"),
-    "channels": ("widths", "width", "c", "filters", "channels per stage", "widths per stage"),
+    "channels": (
+        "widths",
+        "width",
+        "c",
+        "filters",
+        "channels per stage",
+        "widths per stage",
+        "channels per layer",
+        "widths per layer",
+        "num channels",
+        "of channels",
+        "number of channels",
+    ),
     "parameters": ("params", "num params", "number of parameters", "total params"),
     "accuracy": ("acc", "test accuracy", "test acc", "final accuracy", "top 1", "top 1 accuracy"),
     "val accuracy": ("validation accuracy", "val acc"),
@@ -125,10 +145,12 @@ def parse_rows(path: Path, readings: Iterator[Cells]) -> Parsed:
     Raises:
         UserError: No header, or a column that is there twice; one line.
     """
+    nearest: tuple[int, list[Column]] = (0, [])
     for cells in readings:
         for top, line in enumerate(cells[:HEADER_WITHIN]):
             header = [Column.of(title) for title in line]
             names = [column.name for column in header]
+            nearest = max(nearest, (sum(map(bool, names)), header), key=lambda each: each[0])
             if all(name in names for name in NEEDED):
                 _refuse_doubles(path, names)
                 below = enumerate(cells[top + 1 :], top + 2)
@@ -136,10 +158,11 @@ def parse_rows(path: Path, readings: Iterator[Cells]) -> Parsed:
                     [_parse(number, header, row) for number, row in below if any(row)],
                     [c.title for c in header if not c.name and c.title not in ("", *OF_EXPORTS)],
                 )
-    raise UserError(
-        f"{path} has no row with the columns blocks and channels; known columns: "
-        f"{', '.join(COLUMNS)}"
+    titles = ", ".join(repr(column.title) for column in nearest[1] if column.title)
+    found = (
+        f"the nearest to that has {titles}" if titles else f"known columns: {', '.join(COLUMNS)}"
     )
+    raise UserError(f"{path} has no row with the columns blocks and channels; {found}")
 
 
 def _refuse_doubles(path: Path, names: Sequence[str | None]) -> None:
@@ -268,6 +291,9 @@ def _counts(text: str, title_unit: str) -> list[tuple[float, float]]:
     Of 4,979k both readings are given: 4.979M, and with a decimal comma 4,979.
     """
     plain = re.sub(r"[\s_'’]", "", text)  # noqa: RUF001 - a Swiss separator
+    if exponent := re.fullmatch(r"[0-9](?:[.,]([0-9]+))?[eE]\+?([0-9]{1,2})", plain):
+        last_digit = 10.0 ** (int(exponent[2]) - len(exponent[1] or ""))
+        return [(_number("parameters", plain.replace("+", "")), last_digit / 2)]
     match = re.fullmatch(r"([0-9.,]*[0-9])([kKmM]?)", plain)
     if not match:
         raise ValueError(f"parameters is {_quoted(text)}, not a number such as 4,978,810 or 4.98M")

@@ -144,14 +144,19 @@ class SearchSpace:
 
     def contains(self, arch: Architecture) -> bool:
         """Tell whether `decode` can give this architecture."""
-        return (
-            len(arch.stages) == len(self.stages)
-            and (arch.num_classes, arch.in_channels, arch.stem_stride) == self._of_images
-            and all(
-                getattr(stage, name) in choices
-                for stage, space in zip(arch.stages, self.stages, strict=True)
-                for name, choices in space.items()
-            )
+        return not self.why_outside(arch)
+
+    def why_outside(self, arch: Architecture) -> str:
+        """Say in what an architecture differs from those of the space; nothing of one in it."""
+        if len(arch.stages) != len(self.stages):
+            return f"{len(arch.stages)} stages, not {len(self.stages)}"
+        if (arch.num_classes, arch.in_channels, arch.stem_stride) != self._of_images:
+            return "it is for other images"
+        return ", ".join(
+            f"{name} {getattr(stage, name)} of stage {number} is none of {_listed(choices)}"
+            for number, (stage, space) in enumerate(zip(arch.stages, self.stages, strict=True), 1)
+            for name, choices in space.items()
+            if getattr(stage, name) not in choices
         )
 
     def encode(self, arch: Architecture) -> dict[str, int] | None:
@@ -219,6 +224,12 @@ class SearchSpace:
             for ours, theirs in zip(self.stages, other.stages, strict=True)
             for name in FIELDS
         )
+
+
+def _listed(choices: Choices) -> str:
+    if isinstance(choices, range):
+        return f"{choices[0]} to {choices[-1]}" + f" by {choices.step}" * (choices.step > 1)
+    return ", ".join(map(str, choices))
 
 
 # A search decodes the same few stages over and over.

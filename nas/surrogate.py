@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 10  # below, there is no model
 BINS = 6
+FAR_BELOW = 5 * 1.4826  # median absolute deviations: five deviations, were it normal
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def estimate(features: Array, values: Array) -> Estimates:
     """Estimate (N,) noisy values of the rows of (N, D) features.
 
     With fewer than 10 rows, or values that are all equal, the means are the values. So are those of
-    values that lie far out: a tenth of 100 networks stuck at 10 %, the others 65 +- 3 %, would have
-    the named one 1.0 points below the best, as the luckiest is; left out of the model, 0.2.
+    values far below what the others predict for them, which are left out of the model: a tenth of
+    100 networks stuck at 10 %, the others at 65 +- 3 %, else has the named one 1.0 points below the
+    best, as the luckiest is, instead of 0.2.
 
     Raises:
         ValueError: Shapes that do not fit, or numbers that are not finite.
@@ -68,19 +70,33 @@ def estimate(features: Array, values: Array) -> Estimates:
         raise ValueError(f"(N, D) features and (N,) values, not {features.shape}, {values.shape}")
     if not (np.isfinite(features).all() and np.isfinite(values).all()):
         raise ValueError("features and values must be finite")
-    near = ~_is_far_out(values)
-    found = _modelled(features[near], values[near])
-    mean, std = values.copy(), np.full_like(values, found.cv_error)
-    mean[near], std[near] = found.mean, found.std
-    return replace(found, mean=mean, std=std)
-
-
-def _modelled(features: Array, values: Array) -> Estimates:
     is_varied = len(values) > 1 and np.ptp(values) > 0  # the deviation of equal ones is rounded
     spread = float(values.std(ddof=1)) if is_varied else 0.0
     if len(values) < MIN_ROWS or spread == 0:
         return Estimates(values, np.full_like(values, spread or math.nan), spread, 0.0)
     model = GaussianProcess(features, values)
+    near = ~_is_far_below(model, values)
+    if near.all() or near.sum() < MIN_ROWS:
+        return _estimates(model, values)
+    found = _estimates(GaussianProcess(features[near], values[near]), values[near])
+    mean, std = values.copy(), np.full_like(values, found.cv_error)
+    mean[near], std[near] = found.mean, found.std
+    return replace(found, mean=mean, std=std)
+
+
+def _is_far_below(model: GaussianProcess, values: Array) -> NDArray[np.bool_]:
+    """Mark values 5 deviations below what the others predict for them, by the median deviation.
+
+    On tables of trained networks the named one is as good without them after 25 and 50 trials, and
+    0.011 +- 0.004 and 0.009 +- 0.004 points better after 100 and 200 (165 searches).
+    """
+    errors = values - model.warping.inverse(model.targets - model.residuals)
+    errors -= np.median(errors)
+    is_far: NDArray[np.bool_] = errors < -FAR_BELOW * np.median(abs(errors))
+    return is_far
+
+
+def _estimates(model: GaussianProcess, values: Array) -> Estimates:
     unseen = model.targets - model.residuals
     near = values >= _fence(values)
     trust = _share_predicted(unseen[near], model.targets[near])
@@ -94,18 +110,6 @@ def _modelled(features: Array, values: Array) -> Estimates:
     below = means - np.maximum(low, np.minimum(means, values.min()))
     above = np.minimum(high, np.maximum(means, values.max())) - means
     return Estimates(means, np.maximum(below, above), cv_error, trust)
-
-
-def _is_far_out(values: Array) -> NDArray[np.bool_]:
-    """Mark values that no model of the others should know of: 7 quartile ranges below the lower.
-
-    It costs nothing on tables of trained networks: -0.005 to 0.003 points (150 searches, +- 0.005).
-    """
-    if not len(values):
-        return np.zeros(0, dtype=bool)
-    low, high = np.quantile(values, [0.25, 0.75])
-    is_far: NDArray[np.bool_] = (values < low - 7 * (high - low)) & (high > low)
-    return is_far
 
 
 def _fence(values: Array) -> float:

@@ -71,6 +71,17 @@ def test_the_report_draws_every_figure_without_an_error_or_a_request(
     assert page.ask("return performance.getEntriesByType('resource').map((e) => e.name)") == []
 
 
+def test_no_two_ticks_of_an_axis_say_the_same(page: Page, report: Path) -> None:
+    page.open_report(report)
+    told = page.ask(
+        "return [...document.querySelectorAll('.figure')].flatMap((figure) =>"
+        " ['xtick', 'ytick', 'x2tick', 'y2tick'].map((axis) =>"
+        " [...figure.querySelectorAll(`.${axis} text`)].map((tick) => tick.textContent)))"
+    )
+    assert sum(map(len, told)) > 20
+    assert [ticks for ticks in told if len(set(ticks)) < len(ticks)] == []
+
+
 def test_the_leaderboard_sorts_by_a_click_and_filters_by_words(page: Page, report: Path) -> None:
     page.open_report(report)
     assert page.column("rank") == [str(rank) for rank in range(1, 31)]

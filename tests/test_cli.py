@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import optuna
 import pytest
 from commands import run
 from fake_study import fake_study
@@ -58,6 +59,21 @@ def test_count_waits_for_neither_torch_nor_optuna() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_versions_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    told = capsys.readouterr().out
+    assert f"optuna {optuna.__version__}" in told
+    assert told.count("\n") == 1
+
+
+def test_one_kernel_size_is_that_of_all_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for kernels in ("5", "5,5"):
+        assert run("count", "--blocks", "2,1", "--widths", "4,8", "--kernels", kernels) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,12 @@ def test_predict_names_classes_of_any_image_file(
     assert sum(probabilities) == pytest.approx(1)
 
 
+def test_a_folder_of_several_seeds_names_one_of_them(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "strong" / "seed-0")
+    with pytest.raises(UserError, match=r"a model of each seed; name one, such as .*/seed-0$"):
+        load_model(tmp_path / "strong")
+
+
 def test_predict_resizes_as_the_training_did(model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(model, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text()) | {"image_size": 2 * SIDE}

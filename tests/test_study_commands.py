@@ -235,6 +235,16 @@ def test_tried_finds_a_network_of_the_study_and_what_came_of_it(
     assert f"tried in {NAME}" in capsys.readouterr().out
 
 
+def test_what_waits_in_the_queue_was_not_tried(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(OTHER)
+    enqueue(study, stored_space(study), ARCH, proposed_by="imported")
+    lists = [",".join(str(getattr(s, n)) for s in ARCH.stages) for n in ("depth", "width")]
+    assert run("tried", "--blocks", lists[0], "--widths", lists[1]) == 0
+    assert "queued, not tried yet, in" in capsys.readouterr().out
+
+
 def test_tried_says_no_and_gives_the_nearest_first(
     scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -528,7 +538,7 @@ def test_a_study_whose_network_is_trained_in_full_is_not_deleted(
     delete(storage, name)
 
 
-def test_deletion_touches_no_folder_that_a_study_of_others_is_named_after(
+def test_a_study_of_others_is_not_deleted_nor_is_a_folder_it_is_named_after(
     folder: Path, scored: Callable[..., Study]
 ) -> None:
     scored(ARCH)
@@ -538,7 +548,8 @@ def test_deletion_touches_no_folder_that_a_study_of_others_is_named_after(
     theirs.write_text("theirs")
     name = str(folder / "elsewhere")
     optuna.create_study(storage=storage, study_name=name)
-    delete(storage, name)
+    with pytest.raises(UserError, match="was not made by this tool"):
+        delete(storage, name)
     assert theirs.read_text() == "theirs"
 
 
@@ -606,6 +617,7 @@ def test_of_a_study_in_two_files_the_one_named_after_it_counts(
         "tried pareto --blocks 1,1 --widths 4,8",
         "note 0 x --study pareto",
         "doctor pareto",
+        "delete pareto --yes",
         "dashboard pareto --host 192.0.2.1",  # no address of this machine: it ends at once
     ],
 )

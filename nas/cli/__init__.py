@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import sys
+from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +34,7 @@ from nas.interruption import EXIT_INTERRUPTED, EXIT_TERMINATED, leave_when_termi
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+NAME = "nas-under-budget"
 EXIT_USER_ERROR = 2
 
 COMMANDS = (
@@ -49,11 +52,31 @@ def make_app(*commands: Callable[..., None]) -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=len(commands) > 1,
     )
+    if len(commands) > 1:
+        app.callback()(_before_any_command)
     for command in commands:
         # Of `list_` and `import_`, names of Python's own. A note may begin with a dash.
         settings = {"ignore_unknown_options": command is note}
         app.command(command.__name__.strip("_"), context_settings=settings)(command)
     return app
+
+
+def _tell_versions(wanted: bool) -> None:
+    if wanted:
+        versions = {"Python": platform.python_version()}
+        versions |= {name: installed(name) for name in (NAME, "torch", "optuna")}
+        print(", ".join(f"{name} {number}" for name, number in versions.items()))
+        raise typer.Exit
+
+
+def _before_any_command(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_versions, is_eager=True, help="Tell versions"),
+    ] = False,
+) -> None:
+    del version
 
 
 def main(

@@ -29,7 +29,9 @@ Storage = Annotated[
 ]
 Blocks = Annotated[str | None, typer.Option(help="Blocks per stage: 3,3,3,3")]
 Widths = Annotated[str | None, typer.Option(help="Widths per stage: 128,100,164,200")]
-Kernels = Annotated[str | None, typer.Option(help="Kernel sizes, one a stage; 3 if absent")]
+Kernels = Annotated[
+    str | None, typer.Option(help="Kernel sizes, one a stage or for all; 3 if absent")
+]
 Model = Annotated[str | None, typer.Option(help="A hand-made network: ResNet26_97")]
 ArchitectureFile = Annotated[Path | None, typer.Option(help="An architecture's JSON file")]
 OpenIt = Annotated[bool, typer.Option("--open", help="Open it in the browser")]

@@ -35,9 +35,11 @@ def named_network(
         return read_architecture(architecture)
     assert blocks is not None
     assert widths is not None
-    sizes = None if kernels is None else parse_integers(kernels)
+    depths = parse_integers(blocks)
+    sizes = [3] if kernels is None else parse_integers(kernels)
+    sizes = sizes * len(depths) if len(sizes) == 1 else sizes
     try:
-        return Architecture.of(parse_integers(blocks), parse_integers(widths), sizes)
+        return Architecture.of(depths, parse_integers(widths), sizes)
     except UserError:
         raise
     except ValueError as error:

@@ -69,8 +69,11 @@ def _print_proposals(plan: Plan, proposed: list[Architecture]) -> None:
     from nas.plan import baselines
 
     print()
-    for name, arch in baselines(plan.space, plan.budget).items():
+    first = baselines(plan.space, plan.budget)
+    for name, arch in first.items():
         print(f"baseline   {arch}  ({name}), scored first")
+    if not first:
+        print("baseline   none: no hand-made network fits these limits, nor one scaled to them")
     print("What it would propose then:")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("params", "of budget", "MACs"):

@@ -64,7 +64,9 @@ def tried(
             )
         )
         return
-    print(f"{arch}: {'tried' if same else 'not tried'} in {found.study_name}")
+    is_queued = same and all(each.result == "waiting" for each in same)
+    said = "queued, not tried yet," if is_queued else "tried" if same else "not tried"
+    print(f"{arch}: {said} in {found.study_name}")
     for each in same:
         print(f"  {_line(each)}")
     if near:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GROUP_COLORS = {"search": "#4a90d9", "random": "#949aa3", "hand-made": "#e8871e"}
 FRONT_COLOR, INCUMBENT_COLOR, WINDOW_COLOR = "#2a9d6f", "#4a90d9", "rgba(42, 157, 111, 0.12)"
 LATER_COLORS = ("#4a90d9", "#e8871e", "#2a9d6f", "#b56cc9")
-PERCENT, HOVER_PERCENT = ".0%", ".2%"
+PERCENT, HOVER_PERCENT = ".2~%", ".2%"  # of ticks, no more digits than they need
 
 
 def counted(number: int, noun: str) -> str:
