@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from browser import DRAWN, PATIENCE, Page, open_chromium
-from fake_study import add_retrained, fake_study
+from fake_study import add_retrained, fake_study, quality_of
 from selenium.webdriver.common.by import By
 
 from nas.cli import EXIT_TERMINATED
@@ -71,8 +71,13 @@ def test_the_report_draws_every_figure_without_an_error_or_a_request(
     assert page.ask("return performance.getEntriesByType('resource').map((e) => e.name)") == []
 
 
-def test_no_two_ticks_of_an_axis_say_the_same(page: Page, report: Path) -> None:
-    page.open_report(report)
+def test_no_two_ticks_of_an_axis_say_the_same(page: Page, tmp_path: Path) -> None:
+    """Of full trainings within three points: a tick every half."""
+    study = fake_study(open_storage(sqlite_url(tmp_path / "s.db")), number=30)
+    by_quality = sorted(range(30), key=lambda number: quality_of(study.trials[number]))
+    add_retrained(study, by_quality[-8:], seeds=1)
+    write_report(study, tmp_path / "report.html")
+    page.open_report(tmp_path / "report.html")
     told = page.ask(
         "return [...document.querySelectorAll('.figure')].flatMap((figure) =>"
         " ['xtick', 'ytick', 'x2tick', 'y2tick'].map((axis) =>"
