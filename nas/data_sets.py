@@ -180,7 +180,7 @@ def folder_and_size(name: str) -> tuple[str, int]:
     Raises:
         UserError: No such form, or a number that is not 8 to 512.
     """
-    match = re.fullmatch(r"folder:(.+?)(?:@([0-9]{1,4}))?", name)
+    match = re.fullmatch(r"folder:(.+?)(?:@([0-9]+))?", name)
     if match is None:
         raise UserError(f"{name!r} names no folder; write folder:PATH")
     size = int(match[2] or IMAGE_SIZE)

@@ -100,6 +100,7 @@ def test_one_kernel_size_is_that_of_all_stages(capsys: pytest.CaptureFixture[str
         ),
         ("search --dataset cifar10 --image-size 64", "--image-size is for --dataset folder:PATH"),
         ("search --dataset folder:nowhere", "cannot read nowhere"),
+        ("search --dataset folder:a --image-size 100000", "8 to 512 pixels, not 100000"),
         ("search --dataset synthetic --sampler nope", "known: default, tpe"),
         ("search --dataset synthetic --device tpu", "--device is auto, cpu or cuda"),
         ("search --dataset synthetic --budget 100", "the smallest"),

@@ -134,6 +134,13 @@ class Page:
         return stored_limits(self.study).get("num_params")
 
     @cached_property
+    def other_maxima(self) -> dict[str, int]:
+        """What else is limited, in words, and to how much."""
+        words = {"num_macs": "multiply-adds", "size_bytes": "bytes"}
+        limits = stored_limits(self.study)
+        return {word: limits[name][1] for name, word in words.items() if name in limits}
+
+    @cached_property
     def leaderboard(self) -> pd.DataFrame:
         """The scored networks, the best estimate first, with what was measured later."""
         later = analysis.later_in_words(self.agreement)
