@@ -87,8 +87,7 @@ def estimate(features: Array, values: Array) -> Estimates:
 def _is_far_below(model: GaussianProcess, values: Array) -> NDArray[np.bool_]:
     """Mark values 5 deviations below what the others predict for them, by the median deviation.
 
-    On tables of trained networks the named one is as good without them after 25 and 50 trials, and
-    0.011 +- 0.004 and 0.009 +- 0.004 points better after 100 and 200 (165 searches).
+    On tables of trained networks that neither helps nor harms (search_quality.md).
     """
     errors = values - model.warping.inverse(model.targets - model.residuals)
     errors -= np.median(errors)
