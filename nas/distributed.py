@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -147,11 +148,13 @@ def join(device: str = "auto") -> Ranks:
         return ALONE
     is_on_cuda = device != "cpu" and torch.cuda.is_available()
     if is_on_cuda:
-        local, num_devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= num_devices:
+        local, num_here = (int(os.environ[f"LOCAL_{each}"]) for each in ("RANK", "WORLD_SIZE"))
+        if num_here > (num_devices := torch.cuda.device_count()):
+            if local > 0:
+                sys.exit(2)  # one of them says it
             raise UserError(
-                f"process {local + 1} of this machine finds {num_devices} GPUs, one for each; "
-                f"use --nproc-per-node={num_devices}"
+                f"torchrun starts {num_here} processes here, and each takes a GPU, of which there "
+                f"are {num_devices}; use --nproc-per-node={num_devices}"
             )
         torch.cuda.set_device(local)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if is_on_cuda else "gloo", timeout=PATIENCE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -25,7 +27,12 @@ def leave_when_terminated() -> None:
         signal.signal(signal.SIGHUP, _leave)
 
 
-def _leave(_signal: int, _frame: FrameType | None) -> None:
+def _leave(number: int, _frame: FrameType | None) -> None:
+    if number == signal.SIGHUP:  # nothing can be written to a terminal that is gone
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                os.dup2(nowhere, descriptor)
     sys.exit(EXIT_TERMINATED)
 
 

@@ -76,7 +76,7 @@ def estimate(features: Array, values: Array) -> Estimates:
         return Estimates(values, np.full_like(values, spread or math.nan), spread, 0.0)
     model = GaussianProcess(features, values)
     near = ~_is_far_below(model, values)
-    if near.all() or near.sum() < MIN_ROWS:
+    if near.all() or near.sum() < MIN_ROWS or np.ptp(values[near]) == 0:
         return _estimates(model, values)
     found = _estimates(GaussianProcess(features[near], values[near]), values[near])
     mean, std = values.copy(), np.full_like(values, found.cv_error)

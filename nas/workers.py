@@ -102,8 +102,8 @@ class Worker:
 
     def _let_go(self) -> None:
         """End the trial in flight, if there is one, however this process came to leave it."""
-        # Whoever looks next finds it lost otherwise; KeyError is Optuna's of a study that is gone.
-        with suppress(*DATABASE_ERRORS, KeyError), impatient():
+        # Whoever looks next finds it lost otherwise; a UserError is of a study that is gone.
+        with suppress(*DATABASE_ERRORS, UserError), impatient():
             self._release_own()
 
     def _release_own(self) -> None:
@@ -196,6 +196,7 @@ class Worker:
         def attempt() -> FrozenTrial | None:
             nonlocal was_begun
             with self.register.lock():
+                self.register.refuse_lost(self.study)  # trial ids are given out again, too
                 ended = database_of(self.study).get_trial(own_id)
                 is_ours = was_begun or ended.state is TrialState.RUNNING
                 if ended.state is TrialState.RUNNING:
@@ -229,6 +230,7 @@ def release(
 ) -> list[int]:
     """End the trials of some places as FAIL and free the places; gives the trials' ids."""
     with register.lock():
+        register.refuse_lost(study)
         released = [place for place in register.places() if is_it(place)]
         for place in released:
             fail(study, place.trial_id, reason, detail)

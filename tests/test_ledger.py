@@ -266,7 +266,10 @@ SHEETS: dict[str, tuple[str | bytes, list[str] | str]] = {
         "name,depth,channels\na,1,4\n",
         "blocks and channels; .* has 'name', 'depth', 'channels'$",
     ),
-    "other titles": ('Model Name,# of Blocks,Channels per layer\na,"1,1","4,8"\n', ["imported"]),
+    "other titles": (
+        'Model Name,Blocks per layer,Channels per layer,# of blocks\na,"1,1","4,8",2\n',
+        ["imported"],
+    ),
     "empty": ("", "no row with the columns blocks and channels"),
     "header alone": ("blocks,channels\n", []),
     "NUL": (b"blocks,channels\n\0\n", "is not text in UTF-8"),
