@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import signal
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -150,8 +149,8 @@ def join(device: str = "auto") -> Ranks:
     if is_on_cuda:
         local, num_here = (int(os.environ[f"LOCAL_{each}"]) for each in ("RANK", "WORLD_SIZE"))
         if num_here > (num_devices := torch.cuda.device_count()):
-            if local > 0:
-                sys.exit(2)  # one of them says it
+            if local > 0:  # process 0 says it; then torchrun ends the others, but not before
+                signal.pause()
             raise UserError(
                 f"torchrun starts {num_here} processes here, and each takes a GPU, of which there "
                 f"are {num_devices}; use --nproc-per-node={num_devices}"

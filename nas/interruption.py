@@ -7,6 +7,7 @@ import signal
 import stat
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def _leave(number: int, _frame: FrameType | None) -> None:
     if number == signal.SIGHUP:  # nothing can be written to a terminal that is gone
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (1, 2):
-            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
-                os.dup2(nowhere, descriptor)
+            with suppress(OSError):  # it may be closed
+                if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                    os.dup2(nowhere, descriptor)
     sys.exit(EXIT_TERMINATED)
 
 

@@ -20,11 +20,12 @@ from nas.complexity import count_params
 from nas.errors import UserError
 from nas.find_study import RETRAIN
 from nas.history import SEARCH, history
-from nas.notes import alone_with, write_note_within
+from nas.notes import write_note_within
 from nas.sheet import read_sheet, write_sheet
 from nas.sheet_rows import Row, Unreadable, parse_rows
 from nas.sisters import open_sister, retrained_table
 from nas.study import IMPORTED, enqueue, stored_identity, stored_limits, stored_space
+from nas.transaction import alone_with
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import optuna
@@ -12,14 +11,12 @@ from optuna.samplers import RandomSampler
 from optuna_dashboard import get_note, save_note
 
 from nas.errors import UserError
-from nas.find_study import database_of, register_of
 from nas.proposed import trial_id
-from nas.storage import is_read_only, shown_url
 from nas.study import get_trial
-from nas.transaction import one_transaction
+from nas.transaction import alone_with
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
@@ -49,22 +46,6 @@ def write_note_within(study: Study, number: int, heading: str, body: str) -> Non
     """Write as `write_note`, of a study that was loaded in `one_transaction`."""
     source = study.get_trials(deepcopy=False)[number]
     _write_section(_writable(study)(source), heading, body)
-
-
-@contextmanager
-def alone_with(study: Study) -> Iterator[Study]:
-    """Load a study to write to it all or nothing, and after what this tool's other processes write.
-
-    Raises:
-        UserError: The database may not be written.
-    """
-    database = database_of(study)
-    if is_read_only(database):
-        raise UserError(f"{shown_url(database.url)} may be read here, but not written")
-    with register_of(study).lock(), one_transaction(database) as inside:
-        yield optuna.load_study(
-            storage=inside, study_name=study.study_name, sampler=RandomSampler()
-        )
 
 
 def _writable(study: Study) -> Callable[[FrozenTrial], Trial]:

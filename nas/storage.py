@@ -124,7 +124,7 @@ def remove_sqlite(path: Path) -> None:
 
 
 def open_storage(url: str, *, create: bool = True, is_known: bool = False) -> RDBStorage:
-    """Open an Optuna database, with SQLite in WAL mode and patient with locks.
+    """Open an Optuna database, patient with locks; what creates sets SQLite to WAL mode.
 
     Args:
         url: SQLAlchemy's form, such as `sqlite:///studies/NAME.db`.

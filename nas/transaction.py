@@ -1,4 +1,4 @@
-"""one_transaction: many changes to a study's database, of which all happen or none."""
+"""Many changes to a study's database of which all happen or none; alone_with: by one process."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import scoped_session, sessionmaker
 
+from nas.errors import UserError
+from nas.find_study import database_of, load_study, register_of
+from nas.storage import is_read_only, shown_url
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from optuna.storages import RDBStorage
+    from optuna.study import Study
     from sqlalchemy.engine import Connection
 
 
@@ -33,6 +38,23 @@ def one_transaction(storage: RDBStorage) -> Iterator[RDBStorage]:
             sessionmaker(bind=connection, join_transaction_mode="rollback_only")
         )
         yield inside
+
+
+@contextmanager
+def alone_with(study: Study) -> Iterator[Study]:
+    """Load a study to write to it all or nothing, and after what this tool's other processes write.
+
+    Raises:
+        UserError: The database may not be written, or the study is gone.
+    """
+    database = database_of(study)
+    if is_read_only(database):
+        raise UserError(f"{shown_url(database.url)} may be read here, but not written")
+    with register_of(study).lock(), one_transaction(database) as inside:
+        own = load_study(inside, study.study_name)
+        if own is None:
+            raise UserError(f"study {study.study_name!r} was deleted while it was in use")
+        yield own
 
 
 @contextmanager
