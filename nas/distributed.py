@@ -150,6 +150,7 @@ def join(device: str = "auto") -> Ranks:
         local, num_here = (int(os.environ[f"LOCAL_{each}"]) for each in ("RANK", "WORLD_SIZE"))
         if num_here > (num_devices := torch.cuda.device_count()):
             if local > 0:  # process 0 says it; then torchrun ends the others, but not before
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.pause()
             raise UserError(
                 f"torchrun starts {num_here} processes here, and each takes a GPU, of which there "

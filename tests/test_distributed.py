@@ -179,6 +179,7 @@ def test_of_more_processes_than_gpus_one_says_so(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(signal, "signal", Mock())
     monkeypatch.setattr(signal, "pause", Mock(side_effect=WaitedError))
     with pytest.raises(UserError if rank == 0 else WaitedError, match=r"are 2; .*=2$|^$"):
         join()

@@ -178,5 +178,11 @@ def test_a_note_on_a_study_that_may_not_be_written_is_refused_in_its_words(
     assert capsys.readouterr().err == expected
 
 
+def test_a_torchvision_of_another_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.doctor.requires", lambda _name: ["numpy", "torch==0.1.2"])
+    (told,) = [f.what for f in examine_installation() if "was built for torch" in f.what]
+    assert "was built for torch 0.1.2, " in told
+
+
 def test_this_torch_and_torchvision_match() -> None:
     assert not [f for f in examine_installation() if "was built for torch" in f.what]

@@ -20,7 +20,7 @@ from nas import Progress
 from nas.architecture import Architecture
 from nas.blocks import BLOCKS, BlockType
 from nas.budget import Budget
-from nas.complexity import count_macs, count_params
+from nas.complexity import count_macs, count_params, size_bytes
 from nas.errors import UserError
 from nas.find_study import find_study
 from nas.plan import baselines
@@ -75,12 +75,23 @@ def test_a_search_scores_its_target_within_the_window_each_network_once(tiny: Se
     assert len({arch_id for arch_id, _ in scored(study)}) == 6
 
 
+def test_a_limit_on_bytes_is_kept(tiny: Search) -> None:
+    """Batch norm's statistics are bytes too: without a limit most networks have more."""
+    study = tiny(4, fill=0.5, max_bytes=8_000)
+    assert json.loads(study.user_attrs["identity"])["limits.size_bytes"] == [None, 8_000]
+    assert len(scored(study)) == 4
+    assert all(trial.user_attrs["size_bytes"] <= 8_000 for trial in study.trials)
+
+
 def test_the_record_recounts_to_what_it_says(tiny: Search) -> None:
     for trial in tiny(3).trials:
         arch = Architecture.from_json(trial.user_attrs["architecture_json"])
         assert trial.user_attrs["arch_id"] == arch.arch_id
         assert trial.user_attrs["num_params"] == count_params(arch)
         assert trial.user_attrs["num_macs"] == count_macs(arch)
+        assert trial.user_attrs["size_bytes"] == size_bytes(arch)
+        assert trial.user_attrs["budget_share"] == round(count_params(arch) / 3_000, 4)
+        assert trial.user_attrs["val_loss"] > 0
         made_with = json.loads(trial.user_attrs["provenance"])
         assert {"torch", "optuna", "git_revision", "git_clean", "device", "threads", "seed"} <= (
             made_with.keys()

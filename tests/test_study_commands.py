@@ -443,9 +443,13 @@ def test_deletion_takes_sisters_claims_and_the_empty_file_along(
     scored: Callable[..., Study], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record(scored(ARCH), ARCH, 0.75)
+    model = folder / "studies" / NAME / "trial-0" / "strong" / "seed-0" / "model.safetensors"
+    model.parent.mkdir(parents=True)
+    model.write_text("weights")
     assert run("delete", NAME, "--yes") == 0
     assert f"{NAME} (1 trials), {NAME}-retrain (1 trials)" in capsys.readouterr().out
     assert not list((folder / "studies").glob("*.db*"))
+    assert model.read_text() == "weights", "models stay"
 
 
 def test_trainings_of_networks_from_elsewhere_are_kept_and_deleted_by_their_name(
