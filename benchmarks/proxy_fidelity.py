@@ -221,6 +221,7 @@ def main() -> None:
     parser.add_argument("--data", default="studies/data")
     parser.add_argument("--reference-epochs", type=int, default=REFERENCE_EPOCHS)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto", help="of the base schedule")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="candidates to measure now")
     parser.add_argument("--architectures", type=Path, nargs="+", help="instead of drawn networks")
@@ -228,7 +229,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.architectures and arguments.rows is None:
         parser.error("--architectures needs --rows: a file of their own")
-    precision = resolved_precision(arguments.device, "auto")
+    precision = resolved_precision(arguments.device, arguments.precision)
     changes = {"epochs": 4, "precision": precision}
     budget = int(parse_count(arguments.budget))
     base = ProxyConfig.load(arguments.base, budget)[1].model_copy(update=changes)

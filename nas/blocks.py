@@ -88,8 +88,11 @@ def conv_bn(
     """Build a convolution without bias, padded to keep the size at stride 1, and its batch norm."""
     from torch import nn
 
+    from nas.pointwise import StridedPointwise
+
+    convolution = StridedPointwise if kernel_size == 1 and stride > 1 else nn.Conv2d
     return nn.Sequential(
-        nn.Conv2d(
+        convolution(
             in_channels,
             out_channels,
             kernel_size,

@@ -14,7 +14,7 @@ NAS = ROOT / "nas"
 
 # A row may use only rows above it; neighbours in a row do not use each other.
 ROWS = (
-    ("errors", "failures", "architecture", "residual", "progress", "interruption"),
+    ("errors", "failures", "architecture", "pointwise", "residual", "progress", "interruption"),
     ("blocks",),
     ("presets", "synthetic", "files", "training_state", "replayed", "image_folder", "split"),
     ("image_cache", "checkpoint", "space_file"),
