@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 import signal
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
@@ -17,15 +19,17 @@ from tiny_search import PROXY, SPACE
 
 import nas
 from nas.complexity import count
+from nas.data import load_training_data
+from nas.data_sets import DATASETS
 from nas.find_study import study_url
 from nas.register import Register
 from nas.space import SearchSpace
+from nas.split import Split
 from nas.storage import open_storage, sqlite_url
 from nas.study import open_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from optuna.study import Study
     from sqlalchemy.engine import Engine
@@ -46,6 +50,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def migrations() -> Iterator[None]:
+    """Optuna reads its migrations anew for each database that it opens; once a process will do."""
+    manager = optuna.storages._rdb.storage._VersionManager
+    create, scripts = manager._create_alembic_script, []
+
+    def create_once(self: Any) -> Any:
+        if not scripts:
+            scripts.append(create(self))
+        return scripts[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manager, "_create_alembic_script", create_once)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -130,8 +150,20 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def parts() -> dict[str, Split]:
+    """A fifth of the synthetic data set."""
+    read = DATASETS["synthetic"].read
+    whole = {part: read(Path(), part) for part in ("train", "test")}
+    counts = {"train": 2_000, "test": 400}
+    return {
+        part: Split(split.images[: counts[part]], split.labels[: counts[part]])
+        for part, split in whole.items()
+    }
+
+
 @pytest.fixture
-def tiny(folder: Path) -> Callable[..., Study]:
+def tiny_whole(folder: Path) -> Callable[..., Study]:
     """`nas.search` with a schedule of one epoch at 8 pixels in a space of two stages."""
     (folder / "studies" / "proxies").mkdir(parents=True)
     (folder / "studies" / "proxies" / "tiny.toml").write_text(PROXY)
@@ -146,3 +178,15 @@ def tiny(folder: Path) -> Callable[..., Study]:
         device="cpu",
         workers=0,
     )
+
+
+@pytest.fixture
+def tiny(
+    tiny_whole: Callable[..., Study], parts: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Study]]:
+    """The same on few images, which other processes do not have."""
+    few = dataclasses.replace(DATASETS["synthetic"], read=lambda _root, part: parts[part])
+    monkeypatch.setitem(DATASETS, "synthetic", few)
+    load_training_data.cache_clear()
+    yield tiny_whole
+    load_training_data.cache_clear()

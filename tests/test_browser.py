@@ -49,14 +49,15 @@ def page(chromium: WebDriver) -> Page:
     return page
 
 
-@pytest.fixture
-def report(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a study with failures, full trainings and a note."""
-    study = fake_study(open_storage(sqlite_url(tmp_path / "s.db")), number=30)
+    folder = tmp_path_factory.mktemp("report")
+    study = fake_study(open_storage(sqlite_url(folder / "s.db")), number=30)
     add_retrained(study, [0, 3, 5, 8, 12])
     set_note(study, 3, "worth another look")
-    write_report(study, tmp_path / "report.html", options=" --study fake")
-    return tmp_path / "report.html"
+    write_report(study, folder / "report.html", options=" --study fake")
+    return folder / "report.html"
 
 
 def test_the_report_draws_every_figure_without_an_error_or_a_request(
@@ -127,11 +128,14 @@ def test_the_report_is_light_or_dark_as_the_system_is(page: Page, report: Path) 
     assert text > 450
 
 
-@pytest.fixture
-def dashboard(folder: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address that `nas dashboard` prints for a study with a sister."""
-    study = fake_study(open_storage(study_url("mine")), name="mine", number=30)
-    add_retrained(study, [0, 3])
+    folder = tmp_path_factory.mktemp("dashboard")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        study = fake_study(open_storage(study_url("mine")), name="mine", number=30)
+        add_retrained(study, [0, 3])
     command = [sys.executable, "-m", "nas", "dashboard"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -277,9 +277,9 @@ def test_a_full_disk_under_the_output_is_one_line(command: str) -> None:
 
 
 def test_a_search_whose_reader_leaves_says_so_and_goes_on_with_the_same_command(
-    folder: Path, tiny: Callable[..., Study]
+    folder: Path, tiny_whole: Callable[..., Study]
 ) -> None:
-    """`tiny` stands for its space and its proxy, which are files."""
+    """`tiny_whole` stands for its space and its proxy, which are files."""
     asked = "search --budget 3k --trials 4 --dataset synthetic --space tiny --proxy tiny"
     command = f"{sys.executable} -m nas {asked} --workers 0 --device cpu | head -n 1"
     done = subprocess.run(  # noqa: S602 - a pipe
@@ -290,7 +290,7 @@ def test_a_search_whose_reader_leaves_says_so_and_goes_on_with_the_same_command(
     assert done.stderr.splitlines()[-1].startswith("error: nobody reads the output any more; ")
     begun = num_scored(find_study(None, None))
     assert begun < 4
-    scored = tiny(4).get_trials(states=(TrialState.COMPLETE,))
+    scored = tiny_whole(4).get_trials(states=(TrialState.COMPLETE,))
     assert len({t.user_attrs["arch_id"] for t in scored}) == 4
 
 

@@ -223,7 +223,12 @@ def saved(tiny: Callable[..., Any]) -> Path:
 
     study = tiny(1)
     (done,) = nas.retrain(
-        study.best_trial.number, device="cpu", epochs=1, batch_size=200, checkpoint_seconds=1e9
+        study.best_trial.number,
+        device="cpu",
+        epochs=1,
+        batch_size=200,
+        resolution=8,
+        checkpoint_seconds=1e9,
     )
     Image.new("RGB", (32, 32)).save("image.png")
     return done.folder

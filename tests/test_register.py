@@ -1,18 +1,19 @@
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from commands import FORKSERVER
 
 from nas.interruption import HELD
 from nas.register import Lookout, Place, Register, this_host
 from nas.storage import open_storage
 
 if TYPE_CHECKING:
+    import multiprocessing
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -69,9 +70,8 @@ def _take(url: str, results: multiprocessing.Queue[int]) -> None:
 
 
 def test_processes_starting_together_on_a_fresh_database_share_the_places(url: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    results: multiprocessing.Queue[int] = context.Queue()
-    processes = [context.Process(target=_take, args=(url, results)) for _ in range(4)]
+    results: multiprocessing.Queue[int] = FORKSERVER.Queue()
+    processes = [FORKSERVER.Process(target=_take, args=(url, results)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:

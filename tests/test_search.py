@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 
 import optuna
 import pytest
 import torch
+from commands import started
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import OperationalError
 from torch import nn
@@ -166,21 +165,23 @@ def test_a_file_that_another_program_locks_for_long_is_waited_for(
     assert reasons <= {"none", "interrupted"}
 
 
-def test_a_process_killed_in_mid_trial_loses_that_trial_alone(folder: Path, tiny: Search) -> None:
+def test_a_process_killed_in_mid_trial_loses_that_trial_alone(
+    folder: Path, tiny_whole: Search
+) -> None:
     code = (
         "import nas, os, signal\n"
         "ended = []\n"
         "def step(done, total, worker):\n"
         "    if len(ended) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "import torch; torch.set_num_threads(1)\n"
         "nas.search(3000, 4, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
         "    study='b', workers=0,\n"
         "    progress=nas.Progress(on_step=step, on_trial_end=ended.append))\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL
-    resumed = tiny(4, study="b")
-    assert scored(resumed) == scored(tiny(4, study="a"))
+    killed = started(code, folder)
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    resumed = tiny_whole(4, study="b")
+    assert scored(resumed) == scored(tiny_whole(4, study="a"))
     assert [t.user_attrs.get("fail_reason") for t in resumed.trials] == [
         None, None, "lost", None, None,
     ]  # fmt: skip
@@ -273,9 +274,9 @@ def test_an_architecture_queued_twice_is_scored_once(tiny: Search) -> None:
 def test_a_trial_over_its_time_fails_and_the_search_goes_on(tiny: Search) -> None:
     seen: list[FrozenTrial] = []
     with pytest.raises(UserError, match="10 trials in a row failed.*timeout"):
-        tiny(2, trial_timeout=1e-6, progress=Progress(on_trial_end=seen.append))
+        tiny(2, batch_size=100, trial_timeout=1e-6, progress=Progress(on_trial_end=seen.append))
     assert {trial.user_attrs["fail_reason"] for trial in seen} == {"timeout"}
-    assert len(scored(tiny(2))) == 2
+    assert len(scored(tiny(2, batch_size=100))) == 2
 
 
 def test_no_trial_starts_after_the_timeout(tiny: Search) -> None:
@@ -284,7 +285,7 @@ def test_no_trial_starts_after_the_timeout(tiny: Search) -> None:
 
 
 def test_a_diverged_network_fails_with_its_reason(folder: Path, tiny: Search) -> None:
-    settings = "epochs = 1, resolution = 8, batch_size = 500, peak_lr = 100.0, momentum = 0.99, "
+    settings = "epochs = 1, resolution = 8, batch_size = 100, peak_lr = 100.0, momentum = 0.99, "
     settings += "warmup_fraction = 0.0, weight_decay = 1.0"
     proxy = folder / "studies" / "proxies" / "hot.toml"
     proxy.write_text(settings.replace(", ", "\n"))
@@ -485,37 +486,41 @@ def test_out_of_memory_twice_fails_with_its_reason(
 
 
 def test_a_database_that_can_no_longer_be_written_is_one_line_and_nothing_scored_is_lost(
-    folder: Path, tiny: Search
+    folder: Path, tiny_whole: Search
 ) -> None:
-    tiny(1)
+    tiny_whole(1)
     code = (
-        "import resource, torch; torch.set_num_threads(1)\n"
+        "import resource\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
         "from nas.cli import main\n"
         "main('search --budget 3k --trials 40 --dataset synthetic --space tiny --proxy tiny'"
-        "' --device cpu'.split())\n"
+        "' --device cpu --workers 0'.split())\n"
     )
-    full = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
-    assert full.returncode == 2
-    assert full.stderr.startswith("error: sqlite:///studies/synthetic-tiny-3k-tiny.db failed")
-    assert full.stderr.count("\n") == 1
-    said = full.stdout.count("] trial ")
-    resumed = tiny(1 + said + 2)
+    full = started(code, folder)
+    full.join()
+    assert full.exitcode == 2
+    error = (folder / "process.err").read_text()
+    assert error.startswith("error: sqlite:///studies/synthetic-tiny-3k-tiny.db failed")
+    assert error.count("\n") == 1
+    said = (folder / "process.out").read_text().count("] trial ")
+    resumed = tiny_whole(1 + said + 2)
     assert len(scored(resumed)) == 1 + said + 2
     assert len({arch_id for arch_id, _ in scored(resumed)}) == 1 + said + 2
 
 
 def test_searches_that_start_together_share_a_study_and_its_baseline(
-    folder: Path, tiny: Search
+    folder: Path, tiny_whole: Search
 ) -> None:
     code = (
-        "import nas, torch; torch.set_num_threads(1)\n"
-        "nas.search(3000, 6, dataset='synthetic', space='tiny', proxy='tiny', device='cpu')\n"
+        "import nas\n"
+        "nas.search(3000, 6, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
+        "    workers=0)\n"
     )
-    command = [sys.executable, "-c", code]
-    processes = [subprocess.Popen(command, cwd=folder) for _ in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
-    study = tiny(6)
+    processes = [started(code, folder, name) for name in ("one", "other")]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    study = tiny_whole(6)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
     assert len({arch_id for arch_id, _ in scored(study)}) == 6
     assert [t.user_attrs.get("baseline") for t in study.trials[1:]] == [None] * 5

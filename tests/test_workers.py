@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import optuna
 import pytest
 import torch
+from commands import started
 from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy import make_url, text
@@ -574,9 +575,9 @@ def test_a_database_that_goes_away_for_a_while_costs_no_score(
 
 
 def test_one_worker_process_gives_the_study_of_no_worker_process_to_the_last_bit(
-    tiny: Callable[..., Study],
+    tiny_whole: Callable[..., Study],
 ) -> None:
-    inside, outside = tiny(3, study="a", workers=0), tiny(3, study="b", workers=1)
+    inside, outside = tiny_whole(3, study="a", workers=0), tiny_whole(3, study="b", workers=1)
     for one, two in zip(inside.trials, outside.trials, strict=True):
         assert (one.params, one.values) == (two.params, two.values)
         left, right = dict(one.user_attrs), dict(two.user_attrs)
@@ -585,7 +586,7 @@ def test_one_worker_process_gives_the_study_of_no_worker_process_to_the_last_bit
         assert left == right
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny_whole")
 def test_a_script_without_a_guard_may_search(folder: Path) -> None:
     (folder / "mine.py").write_text(
         "import nas, torch; torch.set_num_threads(1); print('once')\n"
@@ -597,7 +598,7 @@ def test_a_script_without_a_guard_may_search(folder: Path) -> None:
 
 
 def test_ctrl_c_stops_a_search_and_its_workers_and_the_same_command_goes_on(
-    folder: Path, tiny: Callable[..., Study]
+    folder: Path, tiny_whole: Callable[..., Study]
 ) -> None:
     flags = "--budget 3k --trials 400 --dataset synthetic --space tiny --proxy tiny --workers 2"
     command = [sys.executable, "-m", "nas", "search", *flags.split(), "--device", "cpu"]
@@ -618,13 +619,13 @@ def test_ctrl_c_stops_a_search_and_its_workers_and_the_same_command_goes_on(
     failed = [t for t in left.trials if t.state is TrialState.FAIL]
     assert {t.user_attrs["fail_reason"] for t in failed} <= {"interrupted"}
     target = num_scored(left) + len(failed) + 1
-    study = tiny(target, study="synthetic-tiny-3k-tiny")
+    study = tiny_whole(target, study="synthetic-tiny-3k-tiny")
     scored = {t.user_attrs["arch_id"] for t in study.trials if t.state is TrialState.COMPLETE}
     assert len(scored) == target
     assert scored >= {t.user_attrs["arch_id"] for t in failed if "arch_id" in t.user_attrs}
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny_whole")
 def test_workers_leave_ctrl_c_to_their_parent(folder: Path) -> None:
     (folder / "mine.py").write_text(
         "import nas, os, psutil, signal, torch; torch.set_num_threads(1)\n"
@@ -643,7 +644,7 @@ def test_workers_leave_ctrl_c_to_their_parent(folder: Path) -> None:
 
 
 def test_a_worker_whose_parent_is_killed_stops_by_itself(
-    folder: Path, tiny: Callable[..., Study]
+    folder: Path, tiny_whole: Callable[..., Study]
 ) -> None:
     code = (
         "import nas, os, signal, torch; torch.set_num_threads(1)\n"
@@ -653,22 +654,20 @@ def test_a_worker_whose_parent_is_killed_stops_by_itself(
     )
     killed = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
-    study = tiny(5, study="b")
+    study = tiny_whole(5, study="b")
     scored = [t for t in study.trials if t.state is TrialState.COMPLETE]
     assert len(scored) == len({t.user_attrs["arch_id"] for t in scored}) == 5
 
 
 def test_two_full_trainings_of_one_study_at_once_are_both_recorded(
-    folder: Path, tiny: Callable[..., Study]
+    folder: Path, tiny_whole: Callable[..., Study]
 ) -> None:
-    study = tiny(2)
-    code = (
-        "import sys, nas; nas.retrain(int(sys.argv[1]), device='cpu', epochs=1, batch_size=500,"
-        " resolution=8)"
-    )
-    commands = [[sys.executable, "-c", code, number] for number in "01"]
-    trainings = [subprocess.Popen(command, cwd=folder) for command in commands]
-    assert [training.wait(300) for training in trainings] == [0, 0]
+    study = tiny_whole(2)
+    code = "import nas; nas.retrain({}, device='cpu', epochs=1, batch_size=500, resolution=8)"
+    trainings = [started(code.format(number), folder, number) for number in "01"]
+    for training in trainings:
+        training.join(300)
+    assert [training.exitcode for training in trainings] == [0, 0]
     sister = find_sister(study, "retrain")
     assert sister is not None
     recorded = {trial.user_attrs["source_trial"]: trial.state.name for trial in sister.trials}

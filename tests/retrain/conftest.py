@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from small_training import ARCH, RECIPE, first_images
+from small_training import ARCH, RECIPE
 
 import nas
 from nas.data import load_training_data
@@ -16,21 +15,12 @@ from nas.data_sets import DATASETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from optuna.study import Study
     from small_training import Retrain
 
     from nas.split import Split
-
-
-@pytest.fixture(scope="module")
-def parts() -> dict[str, Split]:
-    """A fifth of the synthetic data set."""
-    read = DATASETS["synthetic"].read
-    return {
-        "train": first_images(read(Path(), "train"), 2_000),
-        "test": first_images(read(Path(), "test"), 400),
-    }
 
 
 @pytest.fixture(autouse=True)
@@ -51,11 +41,11 @@ def test_reads(parts: dict[str, Split], monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.fixture
-def study(folder: Path, tiny: Callable[..., Study]) -> Study:
+def study(folder: Path, tiny_whole: Callable[..., Study]) -> Study:
     """Two scored networks, and a recipe of two short epochs."""
     (folder / "studies" / "recipes").mkdir(parents=True)
     (folder / "studies" / "recipes" / "tiny.toml").write_text(RECIPE)
-    return tiny(2)
+    return tiny_whole(2)  # on few images, by `test_reads`
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from nas.architecture import Architecture
 from nas.data_sets import DATASETS
 from nas.errors import UserError
 from nas.retrain_progress import Retrained, RetrainListener
-from nas.split import Split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
     from nas.data_sets import DataSet
+    from nas.split import Split
 
     Retrain = Callable[..., list[Retrained]]
 
@@ -39,10 +39,6 @@ augmentations = ["translate", "flip"]
 STEPS = 10  # an epoch of all 2,000 images
 ARCH = Architecture.of([1, 1], [4, 8])
 NAME = "synthetic-tiny-3k-tiny"
-
-
-def first_images(split: Split, count: int) -> Split:
-    return Split(split.images[:count], split.labels[:count])
 
 
 def sister(folder: Path, name: str = "synthetic") -> Study:
