@@ -162,7 +162,7 @@ def test_cifar10_that_is_not_there_names_the_ways_out(
     assert error.count("\n") == 1
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny_whole")
 def test_search_prints_a_line_a_trial_the_table_and_the_commands_to_go_on_with(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
