@@ -28,6 +28,7 @@ def provenance(device: str, **others: object) -> dict[str, Any]:
         **_unchanging(),
         "device": device,
         "device_name": name,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # "AVX2", "AVX512"
         "threads": torch.get_num_threads(),
         **others,
     }

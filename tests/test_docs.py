@@ -29,6 +29,14 @@ BLOCKS = [
     )
 ]
 
+APP = get_command(make_app(*COMMANDS))
+FLAGS = {
+    name: {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
+    for name, command in APP.commands.items()  # type: ignore[attr-defined]
+}
+CALLED = re.compile(r"(?:(search|retrain)\.py|\bnas ([a-z]+))((?:\\\n|[^`\n|>#;&])*)")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("code", BLOCKS)
@@ -48,16 +56,25 @@ def test_the_documents_shell_is_well_formed(path: Path) -> None:
 
 
 def test_every_flag_the_readme_names_exists() -> None:
-    command = get_command(make_app(*COMMANDS))
-    known = {
-        option
-        for sub in (command, *command.commands.values())  # type: ignore[attr-defined]
-        for param in sub.params
-        for option in param.opts
-    }
+    known = {option for param in APP.params for option in param.opts}.union(*FLAGS.values())
     ours = re.sub(r"torchrun [^`]*?retrain\.py", "", README)
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", ours)) - {"--help"}
+    named = set(FLAG.findall(ours)) - {"--help"}
     assert named <= known
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_the_documents_commands_have_the_flags_that_they_are_given(path: Path) -> None:
+    called = CALLED.findall(path.read_text(encoding="utf-8"))
+    for script, name, arguments in called:
+        flags = FLAGS.get(script or name)
+        if flags is not None:
+            assert set(FLAG.findall(arguments)) - {"--help"} <= flags, (script or name, arguments)
+
+
+def test_the_documents_commands_are_found() -> None:
+    text = "`nas report mine --out a \\\n  --nope` says --what; search.py --trials 2"
+    called = CALLED.findall(text)
+    assert [FLAG.findall(each[2]) for each in called] == [["--out", "--nope"], ["--trials"]]
 
 
 @pytest.mark.parametrize("module", [nas.samplers, nas.budget_sampler])

@@ -303,6 +303,17 @@ def test_nas_report_writes_the_file_and_prints_where(capsys: pytest.CaptureFixtu
     assert [path.name for path in written.parent.iterdir()] == ["report.html"]
 
 
+@pytest.mark.usefixtures("folder")
+def test_the_report_is_opened_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("typer.launch", opened.append)
+    fake_study(open_storage(study_url("mine")), name="mine", number=3)
+    assert run("report", "mine") == 0
+    assert opened == []
+    assert run("report", "mine", "--open", "--out", "page.html") == 0
+    assert opened == ["page.html"]
+
+
 def test_a_report_that_cannot_be_written_is_one_line(folder: Path) -> None:
     (folder / "file").touch()
     with pytest.raises(UserError, match="cannot make the folder"):

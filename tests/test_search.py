@@ -5,7 +5,7 @@ import os
 import signal
 import sqlite3
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
@@ -23,6 +23,7 @@ from nas.complexity import count_macs, count_params, size_bytes
 from nas.errors import UserError
 from nas.find_study import find_study
 from nas.plan import baselines
+from nas.proxy import run_proxy
 from nas.results import leaderboard
 from nas.search import plan
 from nas.space import SearchSpace
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from nas.architecture import BlockShape
+    from nas.proxy import ProxyResult
 
     Search = Callable[..., Study]
 
@@ -360,6 +362,29 @@ def test_a_finite_space_is_exhausted_without_an_error(
     archs = {arch_id for arch_id, _ in scored(study)}
     assert {Architecture.of([1], [width]).arch_id for width in range(8, high + 1)} <= archs
     assert reasons[0].startswith(why)
+    assert {t.user_attrs["fail_reason"] for t in study.get_trials(states=[TrialState.FAIL])} <= {
+        "nothing_left"
+    }
+
+
+def test_an_error_in_one_trial_is_written_down_and_the_search_goes_on(
+    tiny: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def broken_once(*arguments: Any, **settings: Any) -> ProxyResult:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise ZeroDivisionError("of no use")
+        return run_proxy(*arguments, **settings)
+
+    monkeypatch.setattr("nas.objective.run_proxy", broken_once)
+    study = tiny(2)
+    assert [t.state for t in study.trials] == [TrialState.FAIL] + [TrialState.COMPLETE] * 2
+    failed = study.trials[0].user_attrs
+    assert (failed["fail_reason"], failed["fail_detail"]) == (
+        "error", "ZeroDivisionError: of no use",
+    )  # fmt: skip
 
 
 def test_a_queued_network_keeps_its_own_parameters_when_the_space_grows(

@@ -9,6 +9,8 @@ import pytest
 import torch
 from small_training import ARCH
 
+from nas.augmentation import Cutout, TrivialAugment
+from nas.batches import Normalization, RandomFlip, RandomTranslate
 from nas.cli.retrain import retrain as retrain_command
 from nas.model import build_model
 from nas.recipe import RetrainConfig
@@ -41,6 +43,16 @@ def test_seed_steps_as_torchs_own_sgd_does() -> None:
             optimizer.step()
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.usefixtures("folder")
+def test_strong_changes_images_as_its_names_say() -> None:
+    images = torch.full((1, 3, 32, 32), 100, dtype=torch.uint8)
+    normalization = Normalization.of(images)
+    _, config = RetrainConfig.load("strong")
+    made = config.make_augmentations(normalization)
+    assert list(map(type, made)) == [RandomTranslate, RandomFlip, TrivialAugment, Cutout]
+    assert (config.epochs, config.ema_decay, config.label_smoothing) == (200, 0.999, 0.1)
 
 
 @pytest.mark.usefixtures("folder")
