@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 NUM_IMAGES = {"train": 10_000, "test": 2_000}
 SEEDS = {"train": 1, "test": 2}
 CLASSES = tuple(f"pair-{label}" for label in range(10))
-PATTERN_SIDE = 12
+SIDE, PATTERN_SIDE = 32, 12
 
 
 def generate(part: str) -> tuple[Tensor, Tensor]:
@@ -28,10 +27,11 @@ def generate(part: str) -> tuple[Tensor, Tensor]:
     """
     generator = torch.Generator().manual_seed(SEEDS[part])
     labels = torch.arange(NUM_IMAGES[part]) % len(CLASSES)
-    first = _placed_patterns(labels, (30, 80), generator)
-    second = _placed_patterns((labels + 3) % len(CLASSES), (30, 80), generator)
+    images = torch.full((len(labels), 3, SIDE, SIDE), 128, dtype=torch.int16)
+    _add_patterns(images, labels, (30, 80), generator)
+    _add_patterns(images, (labels + 3) % len(CLASSES), (30, 80), generator)
     decoys = torch.randint(len(CLASSES), labels.shape, generator=generator)
-    images = 128 + first + second + _placed_patterns(decoys, (10, 30), generator)
+    _add_patterns(images, decoys, (10, 30), generator)
     for _ in range(2):
         images += torch.randint(-60, 61, images.shape, generator=generator, dtype=torch.int16)
     is_flipped = torch.rand(len(images), generator=generator) < 0.5
@@ -39,25 +39,23 @@ def generate(part: str) -> tuple[Tensor, Tensor]:
     return images.clamp_(0, 255).to(torch.uint8), labels
 
 
-def _placed_patterns(
-    which: Tensor, strengths: tuple[int, int], generator: torch.Generator
-) -> Tensor:
-    """Put pattern `which` (N,) somewhere in empty images, (N, 3, 32, 32) int16."""
+def _add_patterns(
+    images: Tensor, which: Tensor, strengths: tuple[int, int], generator: torch.Generator
+) -> None:
+    """Add pattern `which` (N,) somewhere to each of (N, 3, 32, 32) int16 images."""
     shape, low_high = (len(which), 1, 1, 1), (strengths[0], strengths[1] + 1)
-    offsets = torch.randint(32 - PATTERN_SIDE + 1, (len(which), 2), generator=generator)
+    offsets = torch.randint(SIDE - PATTERN_SIDE + 1, (len(which), 2), generator=generator)
     strength = torch.randint(*low_high, shape, generator=generator, dtype=torch.int16)
-    rows, columns = ((torch.arange(32) - start) % 32 for start in (offsets[:, :1], offsets[:, 1:]))
-    channels = torch.arange(3).view(1, -1, 1, 1)
-    index = which.view(shape), channels, rows[:, None, :, None], columns[:, None, None, :]
-    return _patterns()[index] * strength
+    rows, columns = (start + torch.arange(PATTERN_SIDE) for start in offsets.split(1, dim=1))
+    image, channel = torch.arange(len(which)).view(shape), torch.arange(3).view(1, -1, 1, 1)
+    window = image, channel, rows[:, None, :, None], columns[:, None, None, :]
+    images[window] += _patterns()[which] * strength
 
 
 def _patterns() -> Tensor:
-    """Draw the ten patterns, 6 x 6 cells of 2 x 2 pixels of -1, 0 or 1 a channel, top left."""
+    """Draw the ten patterns, 6 x 6 cells of 2 x 2 pixels of -1, 0 or 1 a channel."""
     generator = torch.Generator().manual_seed(0)
     num_cells = PATTERN_SIDE // 2
     shape = (len(CLASSES), 3, num_cells, num_cells)
     cells = torch.randint(-1, 2, shape, generator=generator, dtype=torch.int16)
-    patterns = cells.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
-    margin = 32 - PATTERN_SIDE
-    return functional.pad(patterns, (0, margin, 0, margin))
+    return cells.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)

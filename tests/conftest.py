@@ -14,8 +14,9 @@ import optuna
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from PIL import Image
 from sqlalchemy import create_engine, text
-from tiny_search import PROXY, SPACE
+from tiny_search import ON_FILES, PROXY, SPACE
 
 import nas
 from nas.complexity import count
@@ -162,6 +163,20 @@ def parts() -> dict[str, Split]:
     }
 
 
+@pytest.fixture(scope="session")
+def few_files(parts: dict[str, Split], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as image files, which other processes have too."""
+    root = tmp_path_factory.mktemp("few", numbered=False)  # studies are named after it
+    for part, split in parts.items():
+        for label in range(10):
+            (root / part / f"pair-{label}").mkdir(parents=True)
+        pairs = zip(split.images, split.labels.tolist(), strict=True)
+        for number, (image, label) in enumerate(pairs):
+            pixels = image.permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(root / part / f"pair-{label}" / f"{number}.png")
+    return root
+
+
 @pytest.fixture
 def tiny_whole(folder: Path) -> Callable[..., Study]:
     """`nas.search` with a schedule of one epoch at 8 pixels in a space of two stages."""
@@ -184,9 +199,16 @@ def tiny_whole(folder: Path) -> Callable[..., Study]:
 def tiny(
     tiny_whole: Callable[..., Study], parts: dict[str, Split], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Study]]:
-    """The same on few images, which other processes do not have."""
+    """The same on few images, in this process alone."""
     few = dataclasses.replace(DATASETS["synthetic"], read=lambda _root, part: parts[part])
     monkeypatch.setitem(DATASETS, "synthetic", few)
     load_training_data.cache_clear()
     yield tiny_whole
     load_training_data.cache_clear()
+
+
+@pytest.fixture
+def tiny_files(tiny_whole: Callable[..., Study], few_files: Path) -> Callable[..., Study]:
+    """The same on few images, the files `few`, which other processes see too."""
+    Path("few").symlink_to(few_files)
+    return partial(tiny_whole, **ON_FILES)

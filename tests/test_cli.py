@@ -14,6 +14,7 @@ from fake_study import fake_study
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
+from tiny_search import FLAGS
 
 from nas.cli.parse import parse_count, parse_duration
 from nas.errors import UserError
@@ -162,18 +163,17 @@ def test_cifar10_that_is_not_there_names_the_ways_out(
     assert error.count("\n") == 1
 
 
-@pytest.mark.usefixtures("tiny_whole")
+@pytest.mark.usefixtures("tiny_files")
 def test_search_prints_a_line_a_trial_the_table_and_the_commands_to_go_on_with(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    flags = "--budget 3k --trials 2 --dataset synthetic --space tiny --proxy tiny --device cpu"
-    assert run("search", *flags.split()) == 0
+    assert run("search", *FLAGS.split(), "--trials", "2") == 0
     out = capsys.readouterr().out
-    assert "study synthetic-tiny-3k-tiny: 0 of 2 networks scored" in out
+    assert "study few-32-tiny-3k-tiny: 0 of 2 networks scored" in out
     assert "[2/2] trial 1:" in out
-    assert "look:    python -m nas dashboard synthetic-tiny-3k-tiny\n" in out
-    assert "report:  python -m nas report synthetic-tiny-3k-tiny\n" in out
-    assert "--study synthetic-tiny-3k-tiny" in out.splitlines()[-1]
+    assert "look:    python -m nas dashboard few-32-tiny-3k-tiny\n" in out
+    assert "report:  python -m nas report few-32-tiny-3k-tiny\n" in out
+    assert "--study few-32-tiny-3k-tiny" in out.splitlines()[-1]
     assert out.splitlines()[-1].startswith("retrain: python -m nas retrain --trial ")
 
 
@@ -277,11 +277,11 @@ def test_a_full_disk_under_the_output_is_one_line(command: str) -> None:
 
 
 def test_a_search_whose_reader_leaves_says_so_and_goes_on_with_the_same_command(
-    folder: Path, tiny_whole: Callable[..., Study]
+    folder: Path, tiny_files: Callable[..., Study]
 ) -> None:
-    """`tiny_whole` stands for its space and its proxy, which are files."""
-    asked = "search --budget 3k --trials 4 --dataset synthetic --space tiny --proxy tiny"
-    command = f"{sys.executable} -m nas {asked} --workers 0 --device cpu | head -n 1"
+    """`tiny_files` stands for its space and its proxy, which are files."""
+    asked = f"search {FLAGS} --trials 4 --workers 0"
+    command = f"{sys.executable} -m nas {asked} | head -n 1"
     done = subprocess.run(  # noqa: S602 - a pipe
         f"set -o pipefail; {command}", shell=True, executable="/bin/bash", cwd=folder,
         capture_output=True, text=True,
@@ -290,7 +290,7 @@ def test_a_search_whose_reader_leaves_says_so_and_goes_on_with_the_same_command(
     assert done.stderr.splitlines()[-1].startswith("error: nobody reads the output any more; ")
     begun = num_scored(find_study(None, None))
     assert begun < 4
-    scored = tiny_whole(4).get_trials(states=(TrialState.COMPLETE,))
+    scored = tiny_files(4).get_trials(states=(TrialState.COMPLETE,))
     assert len({t.user_attrs["arch_id"] for t in scored}) == 4
 
 

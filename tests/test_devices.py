@@ -161,9 +161,9 @@ def test_a_network_that_waits_for_the_device_is_told_so(few: ProxyData) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_search_and_a_full_training_of_what_it_found(
-    tiny_whole: Callable[..., Study], folder: Path, device: str, workers: int
+    tiny_files: Callable[..., Study], folder: Path, device: str, workers: int
 ) -> None:
-    study = tiny_whole(2, device=device, workers=workers)
+    study = tiny_files(2, device=device, workers=workers)
     (folder / "studies" / "recipes").mkdir()
     (folder / "studies" / "recipes" / "short.toml").write_text(RECIPE)
     (retrained,) = nas.retrain(study.best_trial.number, recipe="short", device=device)

@@ -118,13 +118,13 @@ def test_a_finalist_has_as_much_time_a_step_as_a_trial(
 
 
 def test_a_worker_process_is_killed_at_a_finalist_after_the_longer_time(
-    tiny_whole: Search, monkeypatch: pytest.MonkeyPatch
+    tiny_files: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two hours early: where a trial may take one it dies at once, where it may take four not."""
     hour = 3600.0
     monkeypatch.setattr("nas.parent.KILL_AFTER_SECONDS", -2 * hour)
-    tiny_whole(1)
-    study = tiny_whole(1, finalists="1x1", workers=1, trial_timeout=hour)
+    tiny_files(1)
+    study = tiny_files(1, finalists="1x1", workers=1, trial_timeout=hour)
     assert keys(finalists_of(study)) == [(0, 1)]
 
 
@@ -154,7 +154,7 @@ def test_an_interrupted_search_goes_on_with_its_finalists(tiny: Search) -> None:
 
 
 def test_after_ctrl_c_worker_processes_give_the_scores_that_one_process_gives(
-    tiny_whole: Search,
+    tiny_files: Search,
 ) -> None:
     ended: list[FrozenTrial] = []
 
@@ -164,13 +164,13 @@ def test_after_ctrl_c_worker_processes_give_the_scores_that_one_process_gives(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tiny_whole(2, finalists="2x2", workers=2, progress=Progress(on_trial_end=on_trial_end))
-    study = tiny_whole(2, finalists="2x2", workers=2)
+        tiny_files(2, finalists="2x2", workers=2, progress=Progress(on_trial_end=on_trial_end))
+    study = tiny_files(2, finalists="2x2", workers=2)
     assert scores(study).keys() == {(0, 1), (0, 2), (1, 1), (1, 2)}
-    assert scores(study) == scores(tiny_whole(2, finalists="2x2", study="alone"))
+    assert scores(study) == scores(tiny_files(2, finalists="2x2", study="alone"))
 
 
-def test_a_worker_killed_in_mid_finalist_is_replaced(tiny_whole: Search) -> None:
+def test_a_worker_killed_in_mid_finalist_is_replaced(tiny_files: Search) -> None:
     sisters: list[Study] = []
     killed: list[int] = []
 
@@ -183,8 +183,8 @@ def test_a_worker_killed_in_mid_finalist_is_replaced(tiny_whole: Search) -> None
     progress = Progress(
         on_finalists=lambda sister, _number: sisters.append(sister), on_trial_start=on_trial_start
     )
-    tiny_whole(1)
-    study = tiny_whole(1, finalists="1x3", workers=1, progress=progress)
+    tiny_files(1)
+    study = tiny_files(1, finalists="1x3", workers=1, progress=progress)
     assert killed
     assert keys(finalists_of(study)) == [(0, 1), (0, 2), (0, 3)]
     assert "lost" in {t.user_attrs.get("fail_reason") for t in sisters[0].get_trials()}

@@ -13,6 +13,7 @@ import torch
 from commands import started
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import OperationalError
+from tiny_search import FLAGS, ON_FILES
 from torch import nn
 
 from nas import Progress
@@ -168,22 +169,22 @@ def test_a_file_that_another_program_locks_for_long_is_waited_for(
 
 
 def test_a_process_killed_in_mid_trial_loses_that_trial_alone(
-    folder: Path, tiny_whole: Search
+    folder: Path, tiny_files: Search
 ) -> None:
     code = (
         "import nas, os, signal\n"
         "ended = []\n"
         "def step(done, total, worker):\n"
         "    if len(ended) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "nas.search(3000, 4, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
+        f"nas.search(3000, 4, **{ON_FILES},\n"
         "    study='b', workers=0,\n"
         "    progress=nas.Progress(on_step=step, on_trial_end=ended.append))\n"
     )
     killed = started(code, folder)
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
-    resumed = tiny_whole(4, study="b")
-    assert scored(resumed) == scored(tiny_whole(4, study="a"))
+    resumed = tiny_files(4, study="b")
+    assert scored(resumed) == scored(tiny_files(4, study="a"))
     assert [t.user_attrs.get("fail_reason") for t in resumed.trials] == [
         None, None, "lost", None, None,
     ]  # fmt: skip
@@ -511,41 +512,36 @@ def test_out_of_memory_twice_fails_with_its_reason(
 
 
 def test_a_database_that_can_no_longer_be_written_is_one_line_and_nothing_scored_is_lost(
-    folder: Path, tiny_whole: Search
+    folder: Path, tiny_files: Search
 ) -> None:
-    tiny_whole(1)
+    tiny_files(1)
     code = (
         "import resource\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
         "from nas.cli import main\n"
-        "main('search --budget 3k --trials 40 --dataset synthetic --space tiny --proxy tiny'"
-        "' --device cpu --workers 0'.split())\n"
+        f"main('search {FLAGS} --trials 40 --workers 0'.split())\n"
     )
     full = started(code, folder)
     full.join()
     assert full.exitcode == 2
     error = (folder / "process.err").read_text()
-    assert error.startswith("error: sqlite:///studies/synthetic-tiny-3k-tiny.db failed")
+    assert error.startswith("error: sqlite:///studies/few-32-tiny-3k-tiny.db failed")
     assert error.count("\n") == 1
     said = (folder / "process.out").read_text().count("] trial ")
-    resumed = tiny_whole(1 + said + 2)
+    resumed = tiny_files(1 + said + 2)
     assert len(scored(resumed)) == 1 + said + 2
     assert len({arch_id for arch_id, _ in scored(resumed)}) == 1 + said + 2
 
 
 def test_searches_that_start_together_share_a_study_and_its_baseline(
-    folder: Path, tiny_whole: Search
+    folder: Path, tiny_files: Search
 ) -> None:
-    code = (
-        "import nas\n"
-        "nas.search(3000, 6, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
-        "    workers=0)\n"
-    )
+    code = f"import nas\nnas.search(3000, 6, **{ON_FILES}, workers=0)\n"
     processes = [started(code, folder, name) for name in ("one", "other")]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    study = tiny_whole(6)
+    study = tiny_files(6)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
     assert len({arch_id for arch_id, _ in scored(study)}) == 6
     assert [t.user_attrs.get("baseline") for t in study.trials[1:]] == [None] * 5

@@ -25,6 +25,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
+from tiny_search import FLAGS, ON_FILES
 
 from nas import Progress, parent, workers
 from nas.budget import Budget
@@ -575,9 +576,9 @@ def test_a_database_that_goes_away_for_a_while_costs_no_score(
 
 
 def test_one_worker_process_gives_the_study_of_no_worker_process_to_the_last_bit(
-    tiny_whole: Callable[..., Study],
+    tiny_files: Callable[..., Study],
 ) -> None:
-    inside, outside = tiny_whole(3, study="a", workers=0), tiny_whole(3, study="b", workers=1)
+    inside, outside = tiny_files(3, study="a", workers=0), tiny_files(3, study="b", workers=1)
     for one, two in zip(inside.trials, outside.trials, strict=True):
         assert (one.params, one.values) == (two.params, two.values)
         left, right = dict(one.user_attrs), dict(two.user_attrs)
@@ -586,11 +587,11 @@ def test_one_worker_process_gives_the_study_of_no_worker_process_to_the_last_bit
         assert left == right
 
 
-@pytest.mark.usefixtures("tiny_whole")
+@pytest.mark.usefixtures("tiny_files")
 def test_a_script_without_a_guard_may_search(folder: Path) -> None:
     (folder / "mine.py").write_text(
         "import nas, torch; torch.set_num_threads(1); print('once')\n"
-        "nas.search(3000, 2, dataset='synthetic', space='tiny', proxy='tiny', device='cpu')\n"
+        f"nas.search(3000, 2, **{ON_FILES})\n"
     )
     done = subprocess.run([sys.executable, "mine.py"], cwd=folder, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "once\n"), done.stderr
@@ -598,10 +599,10 @@ def test_a_script_without_a_guard_may_search(folder: Path) -> None:
 
 
 def test_ctrl_c_stops_a_search_and_its_workers_and_the_same_command_goes_on(
-    folder: Path, tiny_whole: Callable[..., Study]
+    folder: Path, tiny_files: Callable[..., Study]
 ) -> None:
-    flags = "--budget 3k --trials 400 --dataset synthetic --space tiny --proxy tiny --workers 2"
-    command = [sys.executable, "-m", "nas", "search", *flags.split(), "--device", "cpu"]
+    flags = f"{FLAGS} --trials 400 --workers 2"
+    command = [sys.executable, "-m", "nas", "search", *flags.split()]
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -614,18 +615,18 @@ def test_ctrl_c_stops_a_search_and_its_workers_and_the_same_command_goes_on(
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error == "interrupted; the same command goes on from here\n"
-    left = find_study("synthetic-tiny-3k-tiny", None)
+    left = find_study("few-32-tiny-3k-tiny", None)
     assert not left.get_trials(states=(TrialState.RUNNING,))
     failed = [t for t in left.trials if t.state is TrialState.FAIL]
     assert {t.user_attrs["fail_reason"] for t in failed} <= {"interrupted"}
     target = num_scored(left) + len(failed) + 1
-    study = tiny_whole(target, study="synthetic-tiny-3k-tiny")
+    study = tiny_files(target, study="few-32-tiny-3k-tiny")
     scored = {t.user_attrs["arch_id"] for t in study.trials if t.state is TrialState.COMPLETE}
     assert len(scored) == target
     assert scored >= {t.user_attrs["arch_id"] for t in failed if "arch_id" in t.user_attrs}
 
 
-@pytest.mark.usefixtures("tiny_whole")
+@pytest.mark.usefixtures("tiny_files")
 def test_workers_leave_ctrl_c_to_their_parent(folder: Path) -> None:
     (folder / "mine.py").write_text(
         "import nas, os, psutil, signal, torch; torch.set_num_threads(1)\n"
@@ -633,7 +634,7 @@ def test_workers_leave_ctrl_c_to_their_parent(folder: Path) -> None:
         "    for child in psutil.Process().children(recursive=True):\n"
         "        if child.is_running(): child.send_signal(signal.SIGINT); sent.append(child)\n"
         "sent = []\n"
-        "nas.search(3000, 4, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
+        f"nas.search(3000, 4, **{ON_FILES},\n"
         "    workers=2, progress=nas.Progress(on_trial_start=interrupt, on_notice=print))\n"
         "assert len(sent) >= 4, sent\n"
     )
@@ -644,25 +645,25 @@ def test_workers_leave_ctrl_c_to_their_parent(folder: Path) -> None:
 
 
 def test_a_worker_whose_parent_is_killed_stops_by_itself(
-    folder: Path, tiny_whole: Callable[..., Study]
+    folder: Path, tiny_files: Callable[..., Study]
 ) -> None:
     code = (
         "import nas, os, signal, torch; torch.set_num_threads(1)\n"
         "def end(trial): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "nas.search(3000, 40, dataset='synthetic', space='tiny', proxy='tiny', device='cpu',\n"
+        f"nas.search(3000, 40, **{ON_FILES},\n"
         "    study='b', progress=nas.Progress(on_trial_end=end))\n"
     )
     killed = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
-    study = tiny_whole(5, study="b")
+    study = tiny_files(5, study="b")
     scored = [t for t in study.trials if t.state is TrialState.COMPLETE]
     assert len(scored) == len({t.user_attrs["arch_id"] for t in scored}) == 5
 
 
 def test_two_full_trainings_of_one_study_at_once_are_both_recorded(
-    folder: Path, tiny_whole: Callable[..., Study]
+    folder: Path, tiny_files: Callable[..., Study]
 ) -> None:
-    study = tiny_whole(2)
+    study = tiny_files(2)
     code = "import nas; nas.retrain({}, device='cpu', epochs=1, batch_size=500, resolution=8)"
     trainings = [started(code.format(number), folder, number) for number in "01"]
     for training in trainings:

@@ -13,3 +13,7 @@ depth = { low = 1, high = 2 }
 width = { low = 2, high = 12 }
 kernel_size = { low = 1, high = 3, step = 2 }
 """
+ON_FILES = {
+    "dataset": "folder:few", "image_size": 32, "space": "tiny", "proxy": "tiny", "device": "cpu",
+}  # fmt: skip
+FLAGS = "--budget 3k --dataset folder:few --image-size 32 --space tiny --proxy tiny --device cpu"
