@@ -12,7 +12,9 @@ initial weights and batches would make them agree for no merit of a proxy. `--ar
 measures these networks instead, such as those a search found.
 
 Data set, budget, space and base schedule are the CSV's head; a measurement of another kind is
-another file. At 5M, on a GPU that is at hand for minutes:
+another file. Precision is part of it, by default what the device is best at: a file that was begun
+in bfloat16 goes on elsewhere with `--precision bfloat16`. At 5M, on a GPU that is at hand for
+minutes:
 
     python benchmarks/proxy_fidelity.py --budget 5e6 --base standard --device cuda --networks 8 \
         --reference-epochs 12 --only reference epochs4 resolution16 epochs8resolution16
@@ -29,7 +31,7 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from fidelity_plan import CANDIDATES, REFERENCE_EPOCHS, Run, Setting, networks, plan
@@ -43,7 +45,7 @@ from nas.evaluation import evaluate
 from nas.presets import read_architecture
 from nas.provenance import provenance
 from nas.proxy import ProxyConfig, ProxyData
-from nas.training import resolved_precision
+from nas.training import Precision, resolved_precision
 from nas.zero_cost import SCORES, Probe
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ class Measure:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         measured = self._scored(run) if run.candidate in SCORES else self._trained(run)
         made_with = provenance(self.device)
+        capability = [made_with["cpu_capability"]] if self.device == "cpu" else []
         return {
             "network": run.network,
             "arch_id": run.arch.arch_id,
@@ -100,7 +103,7 @@ class Measure:
             "candidate": run.candidate,
             "seed": run.seed,
             **measured,
-            "device": made_with["device_name"],
+            "device": " ".join([made_with["device_name"], *capability]),
             "threads": made_with["threads"],
             "torch": made_with["torch"],
             "revision": made_with["git_revision"],
@@ -221,7 +224,7 @@ def main() -> None:
     parser.add_argument("--data", default="studies/data")
     parser.add_argument("--reference-epochs", type=int, default=REFERENCE_EPOCHS)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="auto", help="of the base schedule")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="candidates to measure now")
     parser.add_argument("--architectures", type=Path, nargs="+", help="instead of drawn networks")

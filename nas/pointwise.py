@@ -27,4 +27,4 @@ class StridedPointwise(nn.Conv2d):
         if input.device.type != "cpu" or not torch.is_grad_enabled():
             return super().forward(input)
         taken = nn.functional.avg_pool2d(input, 1, self.stride)
-        return nn.functional.conv2d(taken, self.weight)
+        return nn.functional.conv2d(taken, self.weight, groups=self.groups)

@@ -46,7 +46,7 @@ def _add_patterns(
     shape, low_high = (len(which), 1, 1, 1), (strengths[0], strengths[1] + 1)
     offsets = torch.randint(SIDE - PATTERN_SIDE + 1, (len(which), 2), generator=generator)
     strength = torch.randint(*low_high, shape, generator=generator, dtype=torch.int16)
-    rows, columns = (start + torch.arange(PATTERN_SIDE) for start in offsets.split(1, dim=1))
+    rows, columns = (start.view(-1, 1) + torch.arange(PATTERN_SIDE) for start in offsets.unbind(1))
     image, channel = torch.arange(len(which)).view(shape), torch.arange(3).view(1, -1, 1, 1)
     window = image, channel, rows[:, None, :, None], columns[:, None, None, :]
     images[window] += _patterns()[which] * strength

@@ -38,11 +38,20 @@ def run(*arguments: str) -> int:
 def started(code: str, folder: Path, name: str = "process") -> ForkServerProcess:
     """Start a process in a folder that runs code, with its output in the files NAME.out and .err.
 
-    It is forked from one that has loaded torch: a new Python takes seconds to.
+    It is forked from one that has loaded torch, which a new Python takes seconds to, and has the
+    environment that this one had when the first such process, or worker, was started.
     """
     process = FORKSERVER.Process(target=_execute, args=(code, folder, name))
     process.start()
     return process
+
+
+def exit_code(process: ForkServerProcess) -> int | None:
+    """Wait for a process, and kill it after five minutes."""
+    process.join(300)
+    process.kill()
+    process.join()
+    return process.exitcode
 
 
 def _execute(code: str, folder: Path, name: str) -> None:
@@ -50,5 +59,6 @@ def _execute(code: str, folder: Path, name: str) -> None:
     for stream, end in ((sys.stdout, "out"), (sys.stderr, "err")):
         with Path(f"{name}.{end}").open("w") as file:
             os.dup2(file.fileno(), stream.fileno())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # as workers have it, for one
     torch.set_num_threads(1)
     exec(code, {"__name__": "__main__"})  # noqa: S102 - a test's own

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-from unittest.mock import Mock
+from unittest.mock import Mock, call
 
 import optuna
 import pytest
@@ -179,7 +179,11 @@ def test_of_more_processes_than_gpus_one_says_so(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(signal, "signal", Mock())
-    monkeypatch.setattr(signal, "pause", Mock(side_effect=WaitedError))
+    calls = Mock()
+    calls.pause.side_effect = WaitedError
+    monkeypatch.setattr(signal, "signal", calls.signal)
+    monkeypatch.setattr(signal, "pause", calls.pause)
     with pytest.raises(UserError if rank == 0 else WaitedError, match=r"are 2; .*=2$|^$"):
         join()
+    waits = [call.signal(signal.SIGTERM, signal.SIG_DFL), call.pause()]  # torchrun ends it unheard
+    assert calls.mock_calls == (waits if rank > 0 else [])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+STUDIES = tuple(sorted((ROOT / "studies").glob("*/README.md")))
 BLOCKS = [
     pytest.param(code, id=f"{path.name}-{number}")
     for path in DOCUMENTS
@@ -34,7 +35,7 @@ FLAGS = {
     name: {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
     for name, command in APP.commands.items()  # type: ignore[attr-defined]
 }
-CALLED = re.compile(r"(?:(search|retrain)\.py|\bnas ([a-z]+))((?:\\\n|[^`\n|>#;&])*)")
+CALLED = re.compile(r"(?:(?<!\w)(search|retrain)\.py|\bnas ([a-z]+))((?:\\\n|[^`\n|>#;&])*)")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
@@ -62,7 +63,7 @@ def test_every_flag_the_readme_names_exists() -> None:
     assert named <= known
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS + STUDIES, ids=lambda path: path.parent.name + path.name)
 def test_the_documents_commands_have_the_flags_that_they_are_given(path: Path) -> None:
     called = CALLED.findall(path.read_text(encoding="utf-8"))
     for script, name, arguments in called:
@@ -72,6 +73,8 @@ def test_the_documents_commands_have_the_flags_that_they_are_given(path: Path) -
 
 
 def test_the_documents_commands_are_found() -> None:
+    found = {script or name for script, name, _ in CALLED.findall(README)}
+    assert {"search", "retrain", "report", "leaderboard", "import"} <= found
     text = "`nas report mine --out a \\\n  --nope` says --what; search.py --trials 2"
     called = CALLED.findall(text)
     assert [FLAG.findall(each[2]) for each in called] == [["--out", "--nope"], ["--trials"]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pytest
 import torch
-from commands import started
+from commands import exit_code, started
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import OperationalError
 from tiny_search import FLAGS, ON_FILES
@@ -180,9 +180,7 @@ def test_a_process_killed_in_mid_trial_loses_that_trial_alone(
         "    study='b', workers=0,\n"
         "    progress=nas.Progress(on_step=step, on_trial_end=ended.append))\n"
     )
-    killed = started(code, folder)
-    killed.join()
-    assert killed.exitcode == -signal.SIGKILL
+    assert exit_code(started(code, folder)) == -signal.SIGKILL
     resumed = tiny_files(4, study="b")
     assert scored(resumed) == scored(tiny_files(4, study="a"))
     assert [t.user_attrs.get("fail_reason") for t in resumed.trials] == [
@@ -521,9 +519,7 @@ def test_a_database_that_can_no_longer_be_written_is_one_line_and_nothing_scored
         "from nas.cli import main\n"
         f"main('search {FLAGS} --trials 40 --workers 0'.split())\n"
     )
-    full = started(code, folder)
-    full.join()
-    assert full.exitcode == 2
+    assert exit_code(started(code, folder)) == 2
     error = (folder / "process.err").read_text()
     assert error.startswith("error: sqlite:///studies/few-32-tiny-3k-tiny.db failed")
     assert error.count("\n") == 1
@@ -536,11 +532,9 @@ def test_a_database_that_can_no_longer_be_written_is_one_line_and_nothing_scored
 def test_searches_that_start_together_share_a_study_and_its_baseline(
     folder: Path, tiny_files: Search
 ) -> None:
-    code = f"import nas\nnas.search(3000, 6, **{ON_FILES}, workers=0)\n"
+    code = f"import nas\nnas.search(3000, 6, **{ON_FILES}, workers=1)\n"
     processes = [started(code, folder, name) for name in ("one", "other")]
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert [exit_code(process) for process in processes] == [0, 0]
     study = tiny_files(6)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
     assert len({arch_id for arch_id, _ in scored(study)}) == 6

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import optuna
 import pytest
 import torch
-from commands import started
+from commands import exit_code, started
 from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy import make_url, text
@@ -666,9 +666,7 @@ def test_two_full_trainings_of_one_study_at_once_are_both_recorded(
     study = tiny_files(2)
     code = "import nas; nas.retrain({}, device='cpu', epochs=1, batch_size=500, resolution=8)"
     trainings = [started(code.format(number), folder, number) for number in "01"]
-    for training in trainings:
-        training.join(300)
-    assert [training.exitcode for training in trainings] == [0, 0]
+    assert [exit_code(training) for training in trainings] == [0, 0]
     sister = find_sister(study, "retrain")
     assert sister is not None
     recorded = {trial.user_attrs["source_trial"]: trial.state.name for trial in sister.trials}
