@@ -46,6 +46,7 @@ class Try:
         recipe: Of a full training, or `None`; with the data set if not the study's.
         optimizer: Its name, or "".
         lr: Its peak, as text, or "".
+        epochs: Passes over its training images, as text, or "".
         seed: Of the training, or `None`.
         notes: Of persons, or "".
         date: When it ended, in ISO form; of an imported one what the sheet says.
@@ -63,6 +64,7 @@ class Try:
     recipe: str | None
     optimizer: str
     lr: str
+    epochs: str
     seed: int | None
     notes: str
     date: str
@@ -104,15 +106,24 @@ def history(study: Study) -> list[Try]:
     return found
 
 
+def in_epochs(epochs: str) -> str:
+    """Put a number of epochs in words, or what a sheet says in its place; "" where it is blank."""
+    if not epochs.isdecimal():
+        return epochs
+    return "1 epoch" if epochs == "1" else f"{epochs} epochs"
+
+
 def _tries(study: Study, kind: str, identity: Mapping[str, Any]) -> Iterator[Try]:
     written = notes(study)
+    scheduled = json.loads(study.user_attrs.get("identity", "{}")).get("proxy.epochs", "")
     for trial in study.get_trials(deepcopy=False):
         attrs = trial.user_attrs
         if "architecture_json" in attrs and attrs.get("fail_reason") not in NO_FAULT:
-            yield _try(kind, trial, identity, written.get(trial.number, ""))
+            note = written.get(trial.number, "")
+            yield _try(kind, trial, identity, note, str(attrs.get("epochs", scheduled)))
 
 
-def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str) -> Try:
+def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str, epochs: str) -> Try:
     attrs = trial.user_attrs
     is_imported = attrs.get("recipe") == IMPORTED
     is_tested = kind == RETRAIN and attrs.get("split") != "val"
@@ -133,6 +144,7 @@ def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str) 
         recipe=attrs.get("recipe") if is_own else f"{attrs['recipe']} on {attrs['data']}",
         optimizer=attrs.get("optimizer", "" if is_imported else "SGD"),
         lr=attrs.get("lr", "" if is_imported else _peak_lr(attrs, identity)),
+        epochs=epochs,
         seed=attrs.get("seed"),
         notes="\n".join(texts),
         date=attrs.get(

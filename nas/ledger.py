@@ -64,8 +64,8 @@ def ledger(study: Study) -> pd.DataFrame:
 
 COLUMNS = (
     "name", "residual layers", "blocks", "kernel sizes", "shortcut kernels", "block types",
-    "channels", "parameters", "accuracy", "optimizer", "lr", "notes", "date", "val accuracy",
-    "seed", "result", "trial", "proposed by",
+    "channels", "parameters", "accuracy", "optimizer", "lr", "epochs", "notes", "date",
+    "val accuracy", "seed", "recipe", "result", "trial", "proposed by",
 )  # fmt: skip
 
 
@@ -84,10 +84,12 @@ def _columns(each: Try) -> dict[str, Any]:
         "accuracy": _rounded(each.accuracy),
         "optimizer": each.optimizer,
         "lr": each.lr,
+        "epochs": each.epochs,
         "notes": each.notes,
         "date": each.date,
         "val accuracy": _rounded(each.val_accuracy),
         "seed": each.seed,
+        "recipe": each.recipe,
         "result": each.result,
         "trial": f"{each.kind} {each.trial}",
         "proposed by": each.proposed_by,

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from nas.analysis import denoise, scored
 from nas.errors import UserError
 from nas.find_study import FINALISTS, RETRAIN, SISTERS, find_sister
+from nas.history import in_epochs
 from nas.sisters import scored_images
 from nas.study import IMPORTED, scored_trials, stored_space, to_retry
 
@@ -177,13 +178,11 @@ def _attempt(trial: FrozenTrial) -> dict[str, str]:
     Those of a sheet by its words; without a seed each row is an attempt of its own.
     """
     attrs = trial.user_attrs
+    epochs = in_epochs(str(attrs.get("epochs", "")))
     if attrs.get("recipe") != IMPORTED:
-        epochs = (
-            f"{attrs['epochs']} epoch{'s'[: attrs['epochs'] != 1]}" if "epochs" in attrs else ""
-        )
         return {"setup": epochs, "attempt": attrs.get("recipe_settings", "")}
     lr = f"lr {attrs['lr']}" if "lr" in attrs else ""
-    setup = ", ".join(text for text in (attrs.get("optimizer"), lr) if text)
+    setup = ", ".join(text for text in (attrs.get("optimizer"), lr, epochs) if text)
     own = "" if "seed" in attrs else trial.number
     return {"setup": setup, "attempt": f"{attrs.get('network', '')}, {setup}, {own}"}
 

@@ -40,6 +40,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "val accuracy": ("validation accuracy", "val acc"),
     "optimizer": ("optimiser",),
     "lr": ("learning rate",),
+    "epochs": ("epoch", "num epochs", "number of epochs", "training epochs"),
     "seed": (),
     "notes": ("note", "comment", "comments", "remarks"),
     "date": (),
@@ -49,7 +50,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 Case, punctuation, units and all numbers but 1 do not matter.
 """
 
-OF_EXPORTS = ("result", "trial", "proposed by")  # of where a try was made; not read
+OF_EXPORTS = (
+    "recipe",
+    "result",
+    "trial",
+    "proposed by",
+)  # of how and where a try was made; not read
 
 NEEDED = ("blocks", "channels")
 HEADER_WITHIN = 20  # rows from the top: titles and merged cells stand above the header
@@ -76,7 +82,7 @@ class Row:
             either, or none.
         accuracy: In [0, 1], or `None`; so is `val_accuracy`.
         seed: Or `None`.
-        texts: Name, optimizer, lr, notes and date, those that are not blank.
+        texts: Name, optimizer, lr, epochs, notes and date, those that are not blank.
     """
 
     number: int
@@ -212,13 +218,15 @@ def _parse(number: int, header: Sequence[Column], row: Sequence[str]) -> Row | U
 
 
 def _texts(cells: Mapping[str, str]) -> dict[str, str]:
-    named = ("name", "optimizer", "lr", "date")
+    named = ("name", "optimizer", "lr", "epochs", "date")
     texts = {name: cells[name].strip() for name in named if name in cells}
     if "notes" in cells:
         texts["notes"] = cells["notes"]
     if "lr" in texts:
         with contextlib.suppress(ValueError):  # "0.1, halved twice" is welcome too
             texts["lr"] = f"{_number('lr', texts['lr']):g}"
+    if "epochs" in texts:  # a workbook's 200 is 200.0
+        texts["epochs"] = re.sub(r"^([0-9]+)\.0+$", r"\1", texts["epochs"])
     return texts
 
 

@@ -102,9 +102,10 @@ def retrained_table(study: Study, sister: Study, number: int, arch_id: str) -> s
     def row(trial: FrozenTrial) -> str:
         attrs = trial.user_attrs
         flipped = f"{attrs['flip_accuracy']:.2%}" if "flip_accuracy" in attrs else "-"
+        epochs = " ".join(str(attrs.get("epochs", "-")).replace("|", "/").split())  # of any sheet
         return (
-            f"| {attrs['recipe']} | {attrs.get('seed', '-')} | {scored_images(study, attrs)} "
-            f"| {trial.value:.2%} | {flipped} | {trial.number} |"
+            f"| {attrs['recipe']} | {epochs} | {attrs.get('seed', '-')} "
+            f"| {scored_images(study, attrs)} | {trial.value:.2%} | {flipped} | {trial.number} |"
         )
 
     rows = [
@@ -114,8 +115,8 @@ def retrained_table(study: Study, sister: Study, number: int, arch_id: str) -> s
         and t.user_attrs.get("source_trial") in (number, None)
         and t.user_attrs.get("arch_id") == arch_id
     ]
-    title = f"| recipe | seed | split | accuracy | flip-averaged | trial of {sister.study_name} |"
-    return "\n".join([title, "| --- " * 6 + "|", *rows])
+    title = "| recipe | epochs | seed | split | accuracy | flip-averaged | trial of "
+    return "\n".join([f"{title}{sister.study_name} |", "| --- " * 7 + "|", *rows])
 
 
 def finalists_table(sister: Study, number: int) -> str:

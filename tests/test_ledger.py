@@ -26,10 +26,12 @@ import nas.presets
 from nas.architecture import Architecture
 from nas.complexity import count_params
 from nas.errors import UserError
+from nas.finalists import open_finalists
 from nas.find_study import find_sister, find_storage, register_of
 from nas.history import history
 from nas.ledger import Verdict, export_sheet, import_sheet, ledger
 from nas.notes import set_note
+from nas.proxy import ProxyConfig
 from nas.sheet import neutralized, read_sheet, restored
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 ARCH = Architecture.of([1, 1], [4, 8])
 OTHER = Architecture.of([2, 1], [8, 8])
-PLACES = ("result", "trial", "proposed by")  # columns of where a try is, not of what it was
+PLACES = ("recipe", "result", "trial", "proposed by")  # of where a try is, not of what it was
 HAND_MADE = Path(nas.presets.__file__).parent / "hand_made.csv"
 
 
@@ -93,10 +95,10 @@ def full_study(scored: Scored) -> Study:
     study = scored(ARCH, OTHER)
     set_note(study, 0, "=1+1, and 'quoted',\nsecond line; -x")
     Path("hand.csv").write_text(
-        "name,blocks,channels,kernel sizes,accuracy,optimizer,lr,date,notes,seed\n"
-        'one,"1,1","4,8",3,97.12 %,SGD,"0,1",2024-05-01,- steady,3\n'
-        'one,"1,1","4,8",3,97.12 %,SGD,"0,1",2024-05-01,- steady,4\n'
-        'none,"3,2","8,16","5,3",,AdamW,halved twice,last spring,@home,\n'
+        "name,blocks,channels,kernel sizes,accuracy,optimizer,lr,epochs,date,notes,seed\n"
+        'one,"1,1","4,8",3,97.12 %,SGD,"0,1",200,2024-05-01,- steady,3\n'
+        'one,"1,1","4,8",3,97.12 %,SGD,"0,1",200,2024-05-01,- steady,4\n'
+        'none,"3,2","8,16","5,3",,AdamW,halved twice,150 + 50,last spring,@home,\n'
     )
     bring("hand.csv")
     return study
@@ -115,6 +117,22 @@ def test_export_then_import_gives_the_same(scored: Scored, ending: str) -> None:
     assert {v.verdict for v in import_sheet(storage, name, file).verdicts} == {"imported"}
     columns = [name for name in before.columns if name not in PLACES]
     pd.testing.assert_frame_equal(ledger(empty)[columns], before[columns])
+
+
+def test_every_accuracy_of_an_export_says_its_recipe_and_its_epochs(scored: Scored) -> None:
+    study = full_study(scored)
+    sister = open_finalists(study, ProxyConfig(epochs=2, resolution=32, peak_lr=0.4))
+    origin = {"architecture_json": ARCH.to_json(), "source_trial": 0, "seed": 1}
+    sister.add_trial(optuna.create_trial(value=0.5, user_attrs=origin))
+    told = ledger(study)[["trial", "recipe", "epochs"]].fillna("").to_numpy().tolist()
+    assert told == [
+        ["search 0", "", "2"],
+        ["search 1", "", "2"],
+        ["finalists 0", "", "8"],
+        ["retrain 0", "imported", "200"],
+        ["retrain 1", "imported", "200"],
+        ["retrain 2", "imported", "150 + 50"],
+    ]
 
 
 def test_importing_twice_adds_nothing(scored: Scored) -> None:
@@ -156,10 +174,10 @@ def test_an_accuracy_of_a_networks_own_trial_is_noted_there(scored: Scored) -> N
     import optuna_dashboard
 
     study = scored(ARCH)
-    Path("a.csv").write_text('blocks,channels,accuracy\n"1,1","4,8",91.5\n')
+    Path("a.csv").write_text('blocks,channels,accuracy,epochs\n"1,1","4,8",91.5,150 | 50\n')
     bring("a.csv")
     trial = optuna.trial.Trial(study, study.get_trials()[0]._trial_id)
-    assert "| imported | - | test | 91.50% | - | 0 |" in optuna_dashboard.get_note(trial)
+    assert "| imported | 150 / 50 | - | test | 91.50% | - | 0 |" in optuna_dashboard.get_note(trial)
 
 
 def test_a_dry_run_writes_nothing(scored: Scored) -> None:
@@ -391,13 +409,14 @@ def test_cells_of_a_workbook_may_be_numbers_dates_and_blank(scored: Scored) -> N
     study = scored()
     book = openpyxl.Workbook()
     book.active.append(["Sheet of mine"])
-    book.active.append(["name", "blocks", "channels", "accuracy", "lr", "date", "seed"])
-    book.active.append([7, "1, 1", "[4, 8]", 97.12, 0.1, pd.Timestamp("2024-05-01"), 3.0])
-    book.active.append(["f", "=1+1", "4, 8", None, None, None, None])
+    titles = ["name", "blocks", "channels", "accuracy", "lr", "Number of epochs", "date", "seed"]
+    book.active.append(titles)
+    book.active.append([7, "1, 1", "[4, 8]", 97.12, 0.1, 200.0, pd.Timestamp("2024-05-01"), 3.0])
+    book.active.append(["f", "=1+1", "4, 8", None, None, None, None, None])
     book.save("a.xlsx")
     assert verdicts("a.xlsx") == ["imported", "unreadable"]
     (found,) = history(study)
-    assert (found.name, found.accuracy, found.lr) == ("7", 0.9712, "0.1")
+    assert (found.name, found.accuracy, found.lr, found.epochs) == ("7", 0.9712, "0.1", "200")
     assert (found.date, found.seed) == ("2024-05-01", 3)
 
 

@@ -113,6 +113,7 @@ def test_the_best_test_accuracy_is_a_mean_over_seeds_and_no_lucky_one(
     assert row["best_accuracy"] == 0.75
     run("tried", "--blocks", "1,1", "--widths", "4,8")
     told = capsys.readouterr().out
+    assert "trial 0, 2 epochs: val 50.00%" in told
     assert ", strong, seed 0: test 50.00%" in told
     assert ", strong, seed 1: test 87.50%" in told
 
@@ -181,7 +182,7 @@ def test_show_tells_everything_of_a_trial(
     study = scored(ARCH)
     trial = study.get_trials()[0]
     arch = Architecture.from_json(trial.user_attrs["architecture_json"])
-    record(study, arch, 0.75, split="test", source_trial=0, seed=3)
+    record(study, arch, 0.75, split="test", source_trial=0, seed=3, epochs=200)
     set_note(study, 0, "a <b> note")
     assert run("show", "0", "--json") == 0
     shown = json.loads(capsys.readouterr().out)
@@ -193,7 +194,7 @@ def test_show_tells_everything_of_a_trial(
     out = capsys.readouterr().out
     assert str(arch) in out
     assert "{" not in out
-    assert "retrain 0: strong seed 3 test 75.00%" in out
+    assert "retrain 0: strong, 200 epochs, seed 3: test 75.00%" in out
 
 
 @pytest.mark.parametrize(("num_trials", "has"), [(0, "none yet"), (1, "only 0"), (2, "0 to 1")])
@@ -423,7 +424,7 @@ def test_a_trial_is_told_the_full_trainings_of_its_network_and_not_those_of_anot
         record(study, ARCH, accuracy, split="test", arch_id=arch_id, **source)
     sister = open_sister(study._storage, NAME, "retrain")
     _, _, *rows = retrained_table(study, sister, 0, arch_id).splitlines()
-    assert [row.split(" | ")[3] for row in rows] == ["61.00%", "62.00%"]
+    assert [row.split(" | ")[4] for row in rows] == ["61.00%", "62.00%"]
 
 
 # delete
@@ -569,8 +570,8 @@ def test_a_failed_training_says_so_and_a_score_of_nothing_is_one(
     sister.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs=failed))
     run("show", "0")
     out = capsys.readouterr().out
-    assert "retrain 0: strong seed 0 test 0.00%" in out
-    assert "retrain 1: strong seed 1 out of memory" in out
+    assert "retrain 0: strong, seed 0: test 0.00%" in out
+    assert "retrain 1: strong, seed 1: out of memory" in out
 
 
 def test_a_damaged_record_is_one_line(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli.choices import AnyStudy, AsJson, Storage
-from nas.cli.words import one_line, percent
+from nas.cli.words import one_line, percent, schedule
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -100,15 +100,15 @@ def _print(described: dict[str, Any]) -> None:
         if value not in (None, ""):
             print(f"  {name.replace('_', ' '):<18} {_shown(value)}")
     for each in later:
-        seed = None if each["seed"] is None else f"seed {each['seed']}"
-        what = " ".join(filter(None, (each["recipe"], seed)))
+        how = schedule(each["recipe"], each["epochs"], each["seed"])
         scores = {"test": each["accuracy"], "val": each["val_accuracy"]}
         reached = [
             f"{split} {percent(score)}" for split, score in scores.items() if score is not None
         ]
         result = reached[0] if reached else each["result"].replace("_", " ")
+        result = f"{how}: {result}" if how else result
         notes = one_line(each["notes"])
-        print(f"  {each['kind']} {each['trial']}: {what} {result} {notes}".rstrip())
+        print(f"  {each['kind']} {each['trial']}: {result} {notes}".rstrip())
 
 
 def _shown(value: object) -> str:

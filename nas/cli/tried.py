@@ -18,7 +18,7 @@ from nas.cli.choices import (
     Widths,
 )
 from nas.cli.network import named_network
-from nas.cli.words import one_line, percent
+from nas.cli.words import one_line, percent, schedule
 
 if TYPE_CHECKING:
     from nas.architecture import Architecture
@@ -99,8 +99,7 @@ def _line(each: Try) -> str:
     where = f"trial {each.trial}" if each.kind == "search" else f"{each.kind} {each.trial}"
     has_name = each.name and not each.name.startswith("trial-")
     named = f" {one_line(each.name)}" if has_name else ""
-    if each.kind != "search":
-        told = (each.recipe, None if each.seed is None else f"seed {each.seed}")
-        named += "".join(f", {one_line(text)}" for text in told if text)
+    how = schedule(each.recipe, each.epochs, each.seed)
+    named += f", {how}" if how else ""
     notes = f"  ({one_line(each.notes)})" if each.notes else ""
     return f"{where}{named}: {shown or each.result}, {each.num_params:,} parameters{notes}"

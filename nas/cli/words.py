@@ -21,6 +21,14 @@ def one_line(text: str) -> str:
     return "".join(each for each in " ".join(text.split()) if each.isprintable())
 
 
+def schedule(recipe: str | None, epochs: str, seed: int | None) -> str:
+    """Say how a network was trained, as far as it is known: "strong, 200 epochs, seed 0"."""
+    from nas.history import in_epochs
+
+    told = (recipe or "", in_epochs(epochs), "" if seed is None else f"seed {seed}")
+    return ", ".join(one_line(text) for text in told if text)
+
+
 def study_argument(study: str, storage: str | None) -> str:
     """Say how a command that takes a study as its argument finds it; a password is not repeated."""
     import shlex

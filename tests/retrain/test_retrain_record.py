@@ -112,8 +112,8 @@ def test_the_source_trial_gets_a_note_and_keeps_what_a_person_wrote(
     note = optuna_dashboard.get_note(trial)
     assert note.startswith("my words")
     assert note.count("## Retrained") == 1
-    assert f"| tiny | 0 | test | {first.accuracy:.2%} |" in note
-    assert "| tiny | 0 | val |" in note
+    assert f"| tiny | 2 | 0 | test | {first.accuracy:.2%} |" in note
+    assert "| tiny | 2 | 0 | val |" in note
     assert own.trials[1].value == study.trials[1].value
 
 
@@ -154,7 +154,7 @@ def test_a_training_on_other_images_is_named_so_and_gives_the_study_no_accuracy(
     (later,) = later_scores(study).to_dict("records")
     assert later["measure"] == "full training (tiny, test of negative)"
     note = optuna_dashboard.get_note(optuna.trial.Trial(study, trial_id(study.trials[1])))
-    assert f"| tiny | 0 | test of negative | {retrained.accuracy:.2%} |" in note
+    assert f"| tiny | 2 | 0 | test of negative | {retrained.accuracy:.2%} |" in note
     (tried,) = (each for each in history(study) if each.kind == "retrain")
     assert (tried.recipe, tried.accuracy, tried.val_accuracy) == ("tiny on negative", None, None)
     (standing,) = standings(open_storage(study_url(NAME)))
@@ -237,4 +237,4 @@ def test_a_network_trained_from_a_file_before_is_noted_on_its_trial(
     (again,) = nas.retrain(0, **common)
     assert again.trial == first.trial
     trial = optuna.trial.Trial(study, trial_id(study.trials[0]))
-    assert f"| tiny | 0 | test | {first.accuracy:.2%} |" in optuna_dashboard.get_note(trial)
+    assert f"| tiny | 2 | 0 | test | {first.accuracy:.2%} |" in optuna_dashboard.get_note(trial)
