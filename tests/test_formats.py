@@ -146,6 +146,26 @@ def test_predict_names_classes_of_any_image_file(
     assert sum(probabilities) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("is_json", [False, True])
+def test_predict_classifies_what_it_can_read_and_then_refuses_the_rest(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, is_json: bool
+) -> None:
+    good = write_png(tmp_path / "good.png", 40)
+    (tmp_path / "bad.png").write_text("no image")
+    files = [str(tmp_path / "absent.png"), str(good), str(tmp_path / "bad.png")]
+    assert run("predict", str(model), *files, *["--json"][:is_json]) == 2
+    told = capsys.readouterr()
+    found = [each["image"] for each in json.loads(told.out)] if is_json else told.out.splitlines()
+    assert len(found) == 1
+    assert found[0].startswith(str(good))
+    assert told.err.startswith(f"error: cannot read {files[0]} as an image: ")
+    assert told.err.endswith(" (and 1 more of 3 files)\n")
+    assert run("predict", str(model), files[2]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert " more of " not in told.err
+
+
 def test_a_folder_of_several_seeds_names_one_of_them(model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "strong" / "seed-0")
     with pytest.raises(UserError, match=r"a model of each seed; name one, such as .*/seed-0$"):
@@ -161,7 +181,7 @@ def test_predict_resizes_as_the_training_did(model: Path, tmp_path: Path) -> Non
     Image.fromarray(pixels.numpy()).save(tmp_path / "native.png")
     resized = resize(pixels.permute(2, 0, 1)[None], SIDE)
 
-    predictions = predict_files(folder, [tmp_path / "native.png"], top=9)
+    predictions, _ = predict_files(folder, [tmp_path / "native.png"], top=9)
     expected = load_model(folder).predict(resized)[0].sort(descending=True).values
     probabilities = [each["probability"] for each in predictions[0]["classes"]]
     assert probabilities == pytest.approx(expected.tolist(), abs=1e-6)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli.choices import AsJson
 from nas.cli.words import one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nas.errors import UserError
 
 BATCH = 256  # images of 32 pixels that are classified at a time
 
@@ -26,32 +31,48 @@ def predict(
     nas predict studies/cifar10/ResNet26_97/strong/seed-0 cat.png dog.jpg
     nas predict studies/cifar10/ResNet26_97/strong/seed-0 cat.png --top 3 --json
     """
-    predictions = predict_files(folder, images, top)
+    from nas.errors import UserError
+
+    predictions, errors = predict_files(folder, images, top)
     if as_json:
         print(json.dumps(predictions, indent=2))
-        return
-    for prediction in predictions:
+    for prediction in [] if as_json else predictions:
         found = ((one_line(c["class"]), c["probability"]) for c in prediction["classes"])
         classes = ", ".join(f"{name} {probability:.1%}" for name, probability in found)
         print(f"{one_line(prediction['image'])}: {classes}")
+    if errors:  # after what could be read
+        more = f" (and {len(errors) - 1} more of {len(images)} files)" if len(errors) > 1 else ""
+        raise UserError(f"{errors[0]}{more}")
 
 
-def predict_files(folder: Path, images: list[Path], top: int) -> list[dict[str, Any]]:
-    """Give each image's most probable classes, in JSON's types."""
+def predict_files(
+    folder: Path, images: list[Path], top: int
+) -> tuple[list[dict[str, Any]], list[UserError]]:
+    """Give each readable image's most probable classes, in JSON's types; and what others lack."""
     import torch
 
     from nas.data_sets import read_image
+    from nas.errors import UserError
     from nas.saved_model import load_model
     from nas.split import num_at_a_time, resize
 
     classifier = load_model(folder)
     side, channels = classifier.image_size, classifier.architecture.in_channels
-    pixels = torch.cat([read_image(path, side, channels) for path in images])
+    read: list[tuple[Path, Tensor]] = []
+    errors = []
+    for path in images:
+        try:
+            read.append((path, read_image(path, side, channels)))
+        except UserError as error:
+            errors.append(error)
+    if not read:
+        return [], errors
+    pixels = torch.cat([each for _, each in read])
     pixels = resize(pixels, classifier.resolution)  # as the images of its training were
     parts = torch.split(pixels, num_at_a_time(BATCH, classifier.resolution))
     probabilities = torch.cat([classifier.predict(part) for part in parts])
     best = probabilities.topk(min(top, len(classifier.class_names)))
-    return [
+    predictions = [
         {
             "image": str(path),
             "classes": [
@@ -59,7 +80,8 @@ def predict_files(folder: Path, images: list[Path], top: int) -> list[dict[str, 
                 for probability, index in zip(values, indices, strict=True)
             ],
         }
-        for path, values, indices in zip(
-            images, best.values.tolist(), best.indices.tolist(), strict=True
+        for (path, _), values, indices in zip(
+            read, best.values.tolist(), best.indices.tolist(), strict=True
         )
     ]
+    return predictions, errors
