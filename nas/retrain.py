@@ -83,7 +83,6 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.assignment import follow
     from nas.data_sets import full_name, short_name
     from nas.distributed import join
-    from nas.errors import UserError
     from nas.find_study import find_study, study_folder, url_of
     from nas.formats import require_available
     from nas.full_training import require_fit
@@ -97,9 +96,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     if not ranks.leads:
         follow(ranks)
         return []
-    for flag, number in (("--seeds", seeds), ("--top", top)):
-        if number is not None and number < 1:
-            raise UserError(f"{flag} must be at least 1, not {number}")
+    _check_numbers({"--seeds": seeds, "--top": top})
     check_ranking(by)
     _require_one({"--trial": trial, "--top": top, "--model": model, "--architecture": architecture})
     require_available(export)
@@ -144,15 +141,20 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     with database_failures_in_one_line(url_of(work.sister)):
         retrained = _run(work, networks, seeds)
         if top is not None:
-            winner = best_by_mean(retrained)
-            listener.on_winner(winner)
-            if not holdout:
-                chosen = [network for network in networks if network.name == winner]
-                retrained += _run(replace(work, is_held_out=False), chosen, seeds)
+            retrained += _run_winner(work, networks, retrained, 0 if holdout else seeds)
     ranks.tell(None)
     ranks.part()
     _export(work, retrained)
     return retrained
+
+
+def _check_numbers(given: dict[str, int | None]) -> None:
+    """Refuse (UserError) less than one."""
+    from nas.errors import UserError
+
+    for flag, number in given.items():
+        if number is not None and number < 1:
+            raise UserError(f"{flag} must be at least 1, not {number}")
 
 
 def _require_one(given: dict[str, object]) -> None:
@@ -181,6 +183,18 @@ def _run(work: Retraining, networks: list[Network], seeds: int) -> list[Retraine
                     raise
                 work.listener.on_failure(str(error))
     return retrained
+
+
+def _run_winner(
+    work: Retraining, networks: list[Network], held_out: list[Retrained], seeds: int
+) -> list[Retrained]:
+    """Name the winner of the trainings without val, and train it in full."""
+    from dataclasses import replace
+
+    winner = best_by_mean(held_out)
+    work.listener.on_winner(winner)
+    chosen = [network for network in networks if network.name == winner]
+    return _run(replace(work, is_held_out=False), chosen, seeds)
 
 
 def _export(work: Retraining, retrained: list[Retrained]) -> None:

@@ -132,19 +132,11 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         UserError: Anything asked for that cannot be done, in one line.
     """
     from nas.budget import Budget
-    from nas.errors import UserError
     from nas.samplers import check_sampler
     from nas.space import SearchSpace
     from nas.space_file import load_space
 
-    if patience is not None and patience < 1:
-        raise UserError(f"--patience must be at least 1, not {patience}")
-    if workers is not None and not 0 <= workers <= MAX_WORKERS:
-        raise UserError(f"--workers is a number from 0 to {MAX_WORKERS}, not {workers}")
-    if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
-        raise UserError(f"--seed is a whole number from 0 to {LARGEST_SEED}, not {seed}")
-    if trial_timeout is not None and not trial_timeout > 0:
-        raise UserError(f"--trial-timeout must be positive, not {trial_timeout:g}")
+    _check_numbers(patience, workers, seed, trial_timeout)
     limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
     check_sampler(sampler)  # refuse what cannot be before anything is read or written
     space_name, space_config = load_space(space)
@@ -205,6 +197,22 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         num_threads=_num_threads(num_workers),
         proxy_changes=changes,
     )
+
+
+def _check_numbers(
+    patience: int | None, workers: int | None, seed: int, trial_timeout: float | None
+) -> None:
+    """Refuse (UserError) those that cannot be."""
+    from nas.errors import UserError
+
+    if patience is not None and patience < 1:
+        raise UserError(f"--patience must be at least 1, not {patience}")
+    if workers is not None and not 0 <= workers <= MAX_WORKERS:
+        raise UserError(f"--workers is a number from 0 to {MAX_WORKERS}, not {workers}")
+    if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"--seed is a whole number from 0 to {LARGEST_SEED}, not {seed}")
+    if trial_timeout is not None and not trial_timeout > 0:
+        raise UserError(f"--trial-timeout must be positive, not {trial_timeout:g}")
 
 
 def _devices(device: str) -> tuple[str, ...]:

@@ -49,6 +49,17 @@ def test_the_documents_python_is_found() -> None:
     assert {"README.md-0", "search-strategy.md-0"} <= {block.id for block in BLOCKS}
 
 
+def test_the_readmes_defaults_of_a_search_are_its_defaults() -> None:
+    said = re.search(r"without any it is\s+`([^`]*)`", README)
+    assert said is not None
+    words = said[1].split()
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    assert {"--budget", "--trials", "--proxy", "--fill"} <= given.keys()
+    search = APP.commands["search"]  # type: ignore[attr-defined]
+    bare, full = (search.make_context("search", list(args)).params for args in ([], words))
+    assert bare == full
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_the_documents_shell_is_well_formed(path: Path) -> None:
     code = "".join(re.findall(r"```sh\n(.*?)```", path.read_text("utf-8"), flags=re.DOTALL))

@@ -170,6 +170,23 @@ def test_enqueue_has_networks_within_the_budget_scored_once(scored: Scored) -> N
     assert [t.user_attrs["proposed_by"] for t in queued] == ["imported", "imported"]
 
 
+def test_strict_refuses_a_whole_sheet_from_the_command_line(
+    scored: Scored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored()
+    Path("a.csv").write_text('blocks,channels,accuracy\n"1,1","4,8",91.5\n"1,1",4,90\n')
+    assert run("import", "a.csv", "--study", "mine", "--strict") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == (
+        "error: a.csv: 1 of 2 rows are bad, nothing was imported; line 3 is unreadable: "
+        "blocks lists 2 stages, channels 1\n"
+    )
+    assert num_records(study) == 0
+    assert run("import", "a.csv", "--study", "mine") == 0
+    assert num_records(study) == 1
+
+
 def test_an_accuracy_of_a_networks_own_trial_is_noted_there(scored: Scored) -> None:
     import optuna_dashboard
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nas.architecture import Architecture
+from nas.batches import RandomFlip, RandomTranslate
 from nas.complexity import count_params
 from nas.data import load_training_data
 from nas.data_sets import DATASETS, DataSet
@@ -120,7 +121,9 @@ def test_translation_scales_with_the_resolution() -> None:
     assert offsets == [4, 2, 3]
 
 
-def test_augmentations_can_be_off() -> None:
+def test_images_are_flipped_and_moved_unless_that_is_off() -> None:
+    augmentations = ProxyConfig(epochs=1, peak_lr=0.1).augmentations
+    assert [type(each) for each in augmentations] == [RandomFlip, RandomTranslate]
     config = ProxyConfig(epochs=1, peak_lr=0.1, translate=0, flip=False)
     assert config.augmentations == ()
 

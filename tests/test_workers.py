@@ -499,6 +499,28 @@ def test_a_place_that_this_process_could_not_free_before_holds_up_nothing(tmp_pa
     assert register.num_places() == 0
 
 
+def test_a_worker_shows_that_it_lives_while_its_trial_runs_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "BEAT_SECONDS", 0.05)
+    plan = Plan(sqlite_url(tmp_path / "s.db"), 1)
+    _, register = plan.open()
+    seen: list[int] = []
+
+    def wait_for_a_beat(_number: int, _worker: int) -> None:
+        until = time.monotonic() + 60
+        while not (beats := register.places()[0].beats) and time.monotonic() < until:
+            time.sleep(0.01)
+        seen.append(beats)
+
+    assert plan.work(0, Progress(on_trial_start=wait_for_a_beat)) == "complete"
+    assert seen[0] > 0
+    for thread in threading.enumerate():
+        if thread.name == "heartbeat":
+            thread.join(60)
+            assert not thread.is_alive()
+
+
 @pytest.mark.parametrize("is_written", [False, True])
 def test_a_score_whose_recording_is_cut_off_is_recorded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_written: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import optuna
 import pytest
 from small_training import NAME, STEPS, rows, sister, unscorable
 
@@ -13,6 +14,9 @@ from nas.data_sets import DATASETS
 from nas.results import best_trials
 from nas.retrain import best_by_mean
 from nas.retrain_progress import Retrained, RetrainListener
+from nas.retrain_record import FailedTrainingError, Network
+from nas.retraining import Retraining
+from nas.sisters import open_sister
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +61,39 @@ def test_top_names_the_winner_by_val_before_any_test_image_is_read(test_reads: l
     assert {each.name for each in compared} == {"trial-0", "trial-1"}
     assert told == [(best.name, 0)]
     assert (last.name, last.split, len(test_reads)) == (best.name, "test", 1)
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_network_of_which_a_seed_failed_does_not_win(
+    study: Study, monkeypatch: pytest.MonkeyPatch, failed: int
+) -> None:
+    train = Retraining.run
+
+    def run(work: Retraining, network: Network, seed: int) -> Retrained:
+        if (network.name, seed, work.is_held_out) == (f"trial-{failed}", 1, True):
+            raise FailedTrainingError("trial-?, seed 1: out of memory")
+        return train(work, network, seed)
+
+    monkeypatch.setattr(Retraining, "run", run)
+    told: list[str] = []
+    listener = RetrainListener(on_winner=told.append, on_failure=told.append)
+    done = nas.retrain(top=2, seeds=2, recipe="tiny", device="cpu", listener=listener)
+    winner = f"trial-{1 - failed}"
+    assert told == ["trial-?, seed 1: out of memory", winner]
+    assert [each.split for each in done] == ["val"] * 3 + ["test"] * 2
+    assert [(each.name, each.seed) for each in done[3:]] == [(winner, 0), (winner, 1)]
+    assert len(study.trials) == 2
+
+
+@pytest.mark.parametrize("by", ["finalist", "raw"])
+def test_top_takes_the_best_by_the_ranking_that_is_asked_for(study: Study, by: str) -> None:
+    raw = best_trials(study, 2, by="raw")
+    finalists = open_sister(study._storage, NAME, "finalists")
+    for source, accuracy in zip(raw, (0.25, 0.5), strict=True):  # the other way round
+        attrs = {"source_trial": source, "seed": 1}
+        finalists.add_trial(optuna.create_trial(value=accuracy, user_attrs=attrs))
+    (done,) = nas.retrain(top=1, by=by, holdout=True, recipe="tiny", device="cpu")
+    assert done.name == f"trial-{raw[1] if by == 'finalist' else raw[0]}"
 
 
 @pytest.mark.usefixtures("study")
