@@ -53,7 +53,7 @@ def has_scores(url: str, study_name: str) -> bool:
     """Tell whether there is a study with something to show."""
     from nas.errors import UserError
     from nas.find_study import find_study
-    from nas.study import num_scored
+    from nas.trials import num_scored
 
     try:
         return num_scored(find_study(study_name, url)) > 0

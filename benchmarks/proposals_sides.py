@@ -26,7 +26,8 @@ from nas.register import Register
 from nas.samplers import make_sampler
 from nas.split import Split
 from nas.storage import open_storage, sqlite_url
-from nas.study import claimer, identity, open_study
+from nas.study import identity, open_study
+from nas.trials import claimer
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker
 

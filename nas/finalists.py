@@ -20,7 +20,7 @@ from nas.objective import Objective
 from nas.register import Lookout
 from nas.results import leaderboard
 from nas.sisters import finalists_table, open_sister
-from nas.study import TrialFailed, enqueue, scored_trials
+from nas.trials import TrialFailed, enqueue, scored_trials
 from nas.workers import Worker, recover_lost
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from nas.architecture import Architecture
 from nas.complexity import count_params
 from nas.find_study import RETRAIN, SISTERS, find_sister
 from nas.notes import notes
-from nas.study import IMPORTED, NO_FAULT, is_of_its_images, stored_identity
+from nas.study import IMPORTED, is_of_its_images, stored_identity
+from nas.trials import NO_FAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -24,8 +24,9 @@ from nas.notes import write_note_within
 from nas.sheet import read_sheet, write_sheet
 from nas.sheet_rows import Row, Unreadable, parse_rows
 from nas.sisters import open_sister, retrained_table
-from nas.study import IMPORTED, enqueue, stored_identity, stored_limits, stored_space
+from nas.study import IMPORTED, stored_identity, stored_limits, stored_space
 from nas.transaction import alone_with
+from nas.trials import enqueue
 
 if TYPE_CHECKING:
     from pathlib import Path

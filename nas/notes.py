@@ -12,8 +12,8 @@ from optuna_dashboard import get_note, save_note
 
 from nas.errors import UserError
 from nas.proposed import trial_id
-from nas.study import get_trial
 from nas.transaction import alone_with
+from nas.trials import get_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable

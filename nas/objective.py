@@ -19,8 +19,9 @@ from nas.proposed import trial_id
 from nas.provenance import provenance
 from nas.proxy import run_proxy
 from nas.samplers import Exhausted
-from nas.study import METRIC, TrialFailed
+from nas.study import METRIC
 from nas.training import DivergedError, resolved_precision
+from nas.trials import TrialFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -34,14 +34,8 @@ from nas.storage import (
     open_storage,
     silence_optuna,
 )
-from nas.study import (
-    claimer,
-    identity,
-    num_scored,
-    open_study,
-    refuse_other,
-    stored_identity,
-)
+from nas.study import identity, open_study, refuse_other, stored_identity
+from nas.trials import claimer, num_scored
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker
 

@@ -23,8 +23,8 @@ from nas.presets import names
 from nas.proxy import ProxyConfig, ProxyData, train_proxy
 from nas.replayed import STEPS_BEFORE
 from nas.samplers import Exhausted
-from nas.study import enqueue
 from nas.training import DivergedError
+from nas.trials import enqueue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

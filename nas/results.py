@@ -13,7 +13,8 @@ from nas.errors import UserError
 from nas.find_study import FINALISTS, RETRAIN, SISTERS, find_sister
 from nas.history import in_epochs
 from nas.sisters import scored_images
-from nas.study import IMPORTED, scored_trials, stored_space, to_retry
+from nas.study import IMPORTED, stored_space
+from nas.trials import scored_trials, to_retry
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -222,7 +222,7 @@ def best_by_mean(retrained: list[Retrained]) -> str:
 def _from_study(study: Study, trial: int | None, top: int | None, by: str) -> list[Network]:
     from nas.results import best_trials
     from nas.retrain_record import Network
-    from nas.study import architecture_of
+    from nas.trials import architecture_of
 
     numbers = [trial] if trial is not None else best_trials(study, top or 1, by=by)
     return [Network(architecture_of(study, n), f"trial-{n}", n) for n in numbers]

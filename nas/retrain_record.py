@@ -26,7 +26,7 @@ from nas.sisters import (
     resume_or_start,
     retrained_table,
 )
-from nas.study import fail
+from nas.trials import fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

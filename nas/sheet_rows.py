@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nas.architecture import Architecture, Stage
 from nas.blocks import BLOCKS, block_type
 from nas.errors import UserError
+from nas.sheet_numbers import read_counts, read_integer, read_integers, read_number, read_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,6 @@ OF_EXPORTS = (
 NEEDED = ("blocks", "channels")
 HEADER_WITHIN = 20  # rows from the top: titles and merged cells stand above the header
 MAX_DEPTH, MAX_WIDTH, MAX_KERNEL = 1_000, 100_000, 99  # so that counts stay numbers of 64 bits
-UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 UNIT = re.compile(r"%|\bpercent\b|[(\[]\s*[km]\s*[)\]]")  # in a title
 BLANK = ("-", "\N{EN DASH}", "\N{EM DASH}", "?", "n/a", "#n/a", "na", "nan", "none", "tbd")
 NUMBERS = (
@@ -207,10 +207,10 @@ def _parse(number: int, header: Sequence[Column], row: Sequence[str]) -> Row | U
         return Row(
             number,
             _architecture(cells),
-            _counts(cells["parameters"], units["parameters"]) if "parameters" in cells else [],
-            _share(cells, units, "accuracy"),
-            _share(cells, units, "val accuracy"),
-            _integer(cells, "seed") if "seed" in cells else None,
+            read_counts(cells["parameters"], units["parameters"]) if "parameters" in cells else [],
+            read_share(cells, units, "accuracy"),
+            read_share(cells, units, "val accuracy"),
+            read_integer(cells, "seed") if "seed" in cells else None,
             _texts(cells),
         )
     except ValueError as error:
@@ -224,7 +224,7 @@ def _texts(cells: Mapping[str, str]) -> dict[str, str]:
         texts["notes"] = cells["notes"]
     if "lr" in texts:
         with contextlib.suppress(ValueError):  # "0.1, halved twice" is welcome too
-            texts["lr"] = f"{_number('lr', texts['lr']):g}"
+            texts["lr"] = f"{read_number('lr', texts['lr']):g}"
     if "epochs" in texts:  # a workbook's 200 is 200.0
         texts["epochs"] = re.sub(r"^([0-9]+)\.0+$", r"\1", texts["epochs"])
     return texts
@@ -234,18 +234,22 @@ def _architecture(cells: Mapping[str, str]) -> Architecture:
     for name in NEEDED:
         if name not in cells:
             raise ValueError(f"{name} is blank")
-    depths, widths = (_integers(cells, name) for name in NEEDED)
+    depths, widths = (read_integers(cells, name) for name in NEEDED)
     if len(depths) != len(widths):
         raise ValueError(f"blocks lists {len(depths)} stages, channels {len(widths)}")
     count = len(depths)
-    if "residual layers" in cells and _integer(cells, "residual layers") != count:
+    if "residual layers" in cells and read_integer(cells, "residual layers") != count:
         said = cells["residual layers"].strip()
         raise ValueError(f"residual layers is {said}, blocks lists {count} stages")
     if sum(depths) > MAX_DEPTH or max(widths) > MAX_WIDTH:
         raise ValueError("blocks or channels are too many; is a list joined to one number?")
-    kernels = _integers(cells, "kernel sizes", count) if "kernel sizes" in cells else [3] * count
+    kernels = (
+        read_integers(cells, "kernel sizes", count) if "kernel sizes" in cells else [3] * count
+    )
     shortcuts = (
-        _integers(cells, "shortcut kernels", count) if "shortcut kernels" in cells else [1] * count
+        read_integers(cells, "shortcut kernels", count)
+        if "shortcut kernels" in cells
+        else [1] * count
     )
     if max(kernels + shortcuts) > MAX_KERNEL:
         raise ValueError(f"a kernel is larger than {MAX_KERNEL}; is a list joined to one number?")
@@ -257,95 +261,3 @@ def _architecture(cells: Mapping[str, str]) -> Architecture:
         block_type(block)
     entries = zip(depths, widths, kernels, shortcuts, blocks, strict=True)
     return Architecture(tuple(Stage(*entry) for entry in entries))
-
-
-def _integers(cells: Mapping[str, str], name: str, count: int | None = None) -> list[int]:
-    """Read "128, 100", "[3, 3]", "(3 3)", "3/3" or "3x3"; one number for `count` equal ones."""
-    text = re.sub(r"\b(\d+)\s*[x×]\s*\1\b", r"\1", cells[name].strip())  # noqa: RUF001 - as typed
-    inner = re.fullmatch(r"[\[({]?(.*?)[\])}]?", text, flags=re.DOTALL)
-    parts = re.split(r"\s*[,;/|]\s*|\s+", inner[1].strip()) if inner else []
-    if not all(re.fullmatch(r"-?[0-9]{1,18}(\.0+)?", part) for part in parts):
-        raise ValueError(f"{name} is {_quoted(cells[name])}, not whole numbers such as 3,3,3,3")
-    numbers = [int(float(part)) if "." in part else int(part) for part in parts]
-    if count is not None and len(numbers) == 1:
-        numbers *= count
-    if count is not None and len(numbers) != count:
-        raise ValueError(f"{name} lists {len(numbers)}, blocks {count} stages")
-    return numbers
-
-
-def _integer(cells: Mapping[str, str], name: str) -> int:
-    numbers = _integers(cells, name)
-    if len(numbers) > 1:
-        raise ValueError(f"{name} is {_quoted(cells[name])}, not one whole number")
-    return numbers[0]
-
-
-def _counts(text: str, title_unit: str) -> list[tuple[float, float]]:
-    """Read 4,978,810, 4.978.810, 4 978 810, 4978810.0, 4.98M; with half of its last digit.
-
-    The title's unit is that of a number which has none, unless that is so large as to need none.
-    Of 4,979k both readings are given: 4.979M, and with a decimal comma 4,979.
-    """
-    plain = re.sub(r"[\s_'’]", "", text)  # noqa: RUF001 - a Swiss separator
-    if exponent := re.fullmatch(r"[0-9](?:[.,]([0-9]+))?[eE]\+?([0-9]{1,2})", plain):
-        last_digit = 10.0 ** (int(exponent[2]) - len(exponent[1] or ""))
-        return [(_number("parameters", plain.replace("+", "")), last_digit / 2)]
-    match = re.fullmatch(r"([0-9.,]*[0-9])([kKmM]?)", plain)
-    if not match:
-        raise ValueError(f"parameters is {_quoted(text)}, not a number such as 4,978,810 or 4.98M")
-    digits, unit = _ungrouped(match[1]), match[2].lower()
-    is_large = re.fullmatch(r"[0-9]{1,3}([.,][0-9]{3}){2,}|[0-9]{6,}(\.0+)?", digits)
-    factor = UNITS.get(unit or ("" if is_large else title_unit), 1)
-    sign = {1: "[.,]", UNITS["k"]: ","}.get(factor)  # 272.474k is 272,474 alone
-    written = [digits]
-    if sign and re.fullmatch(rf"[0-9]{{1,3}}({sign}[0-9]{{3}})+", digits):
-        whole = re.sub(sign, "", digits)
-        written = [whole] if factor == 1 or digits.count(",") > 1 else [whole, digits]
-    return [_count(each, factor) for each in written]
-
-
-def _count(digits: str, factor: int) -> tuple[float, float]:
-    value = _number("parameters", digits) * factor
-    decimals = len(digits.replace(",", ".").partition(".")[2])
-    return value, 0.0 if factor == 1 else factor / 2 / 10**decimals
-
-
-def _ungrouped(digits: str) -> str:
-    """Write 4,978,810.00 and 4.978.810,00, decimals last, without groups."""
-    grouped = r"([0-9]{1,3}(?:,[0-9]{3})+)\.([0-9]+)|([0-9]{1,3}(?:\.[0-9]{3})+),([0-9]+)"
-    if not (match := re.fullmatch(grouped, digits)):
-        return digits
-    whole, decimals = (part for part in match.groups() if part is not None)
-    return f"{re.sub('[.,]', '', whole)}.{decimals}"
-
-
-def _share(cells: Mapping[str, str], units: Mapping[str | None, str], name: str) -> float | None:
-    """Read 97.12, 97.12 %, 97,12 or 0.9712; up to 1 it is a fraction, unless it says percent.
-
-    Under a title that says percent, a number up to 1 without a sign may be either: it is refused.
-    """
-    if name not in cells:
-        return None
-    text = cells[name].strip()
-    says_percent = text.endswith("%")
-    value = _number(name, text.removesuffix("%").strip())
-    if units[name] == "%" and not says_percent and 0 < value <= 1:
-        raise ValueError(
-            f"{name} is {_quoted(text)} in a column of percent; write {100 * value:g} or {text} %"
-        )
-    share = value / 100 if says_percent or value > 1 else value
-    if not 0 <= share <= 1:
-        raise ValueError(f"{name} is {_quoted(text)}, not from 0 to 100 %")
-    return round(share, 10)
-
-
-def _number(name: str, text: str) -> float:
-    plain = text.replace(",", ".") if "." not in text else text
-    if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE]-?[0-9]{1,2})?", plain):
-        raise ValueError(f"{name} is {_quoted(text)}, not a number")
-    return float(plain)
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:37]}...")

@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 from nas.errors import UserError
 from nas.find_study import load_study, sister_name
 from nas.proposed import trial_id
-from nas.study import is_of_its_images, scored_trials, stored_identity
+from nas.study import is_of_its_images, stored_identity
+from nas.trials import scored_trials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

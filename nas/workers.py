@@ -18,7 +18,7 @@ from nas.outages import DATABASE_ERRORS, MAX_CUTS, impatient, through_cuts, was_
 from nas.proposed import trial_id
 from nas.register import BEAT_SECONDS, Lookout, Place
 from nas.samplers import Exhausted, NothingFits
-from nas.study import NO_FAULT, TrialFailed, fail, num_scored, num_since_best, requeue
+from nas.trials import NO_FAULT, TrialFailed, fail, num_scored, num_since_best, requeue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

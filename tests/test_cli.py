@@ -21,7 +21,7 @@ from nas.errors import UserError
 from nas.files import write_whole
 from nas.find_study import find_study, study_url
 from nas.storage import open_storage
-from nas.study import num_scored
+from nas.trials import num_scored
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from nas.doctor import LEAST_FREE_BYTES, examine_installation, examine_study
 from nas.find_study import register_of
 from nas.proposed import trial_id
 from nas.sisters import open_sister, resume_or_start
-from nas.study import fail
+from nas.trials import fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ from nas.find_study import FINALISTS
 from nas.proposed import RETRY_KEY
 from nas.results import COLUMNS, best_trials, leaderboard
 from nas.sisters import open_sister
-from nas.study import MAX_LOST
+from nas.trials import MAX_LOST
 
 ARCHS = [arch for arch, _, _ in networks(120, seed=0)]
 NOISE = 0.01

@@ -30,7 +30,7 @@ from nas.search import plan
 from nas.space import SearchSpace
 from nas.space_file import load_space
 from nas.storage import open_storage
-from nas.study import MAX_LOST, enqueue, num_scored, num_since_best
+from nas.trials import MAX_LOST, enqueue, num_scored, num_since_best
 from nas.workers import MAX_FAILURES
 
 if TYPE_CHECKING:

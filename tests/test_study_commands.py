@@ -33,7 +33,8 @@ from nas.register import Register
 from nas.results import refused_draws
 from nas.sisters import open_sister, retrained_table
 from nas.storage import open_storage
-from nas.study import enqueue, fail, requeue, stored_space
+from nas.study import stored_space
+from nas.trials import enqueue, fail, requeue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

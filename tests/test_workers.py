@@ -39,7 +39,7 @@ from nas.samplers import make_sampler
 from nas.space import SearchSpace
 from nas.space_file import SpaceConfig
 from nas.storage import open_storage, sqlite_url
-from nas.study import TrialFailed, claimer, num_scored
+from nas.trials import TrialFailed, claimer, num_scored
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker, recover_lost
 

@@ -32,7 +32,7 @@ def show_preview(plan: Plan, target: int) -> None:
 def _standing(plan: Plan, target: int) -> int:
     """Say where the study stands; gives the number of scored networks."""
     from nas.storage import database_failures_in_one_line
-    from nas.study import num_scored
+    from nas.trials import num_scored
 
     with database_failures_in_one_line(plan.url):
         study = plan.find()

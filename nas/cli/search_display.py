@@ -129,7 +129,7 @@ class Lines:
     def _count(self) -> None:
         """Count what is scored, by whichever search: others may share the target."""
         from nas.outages import DATABASE_ERRORS
-        from nas.study import num_scored
+        from nas.trials import num_scored
 
         assert self._study is not None
         with suppress(*DATABASE_ERRORS):  # the number stays as it was; the next trial asks again

@@ -38,7 +38,7 @@ def show(
 def _describe(study: Study, number: int) -> dict[str, Any]:
     from nas.history import SEARCH, history
     from nas.notes import notes
-    from nas.study import get_trial
+    from nas.trials import get_trial
 
     found = get_trial(study, number)
     attrs = {key: _unpacked(value) for key, value in found.user_attrs.items()}

@@ -21,7 +21,7 @@ from nas.data_sets import DATASETS
 from nas.errors import UserError
 from nas.proposed import trial_id
 from nas.split import Split
-from nas.study import enqueue, fail
+from nas.trials import enqueue, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,7 +26,7 @@ from sampler_studies import (
 )
 
 from nas.samplers import DEFAULT
-from nas.study import requeue
+from nas.trials import requeue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
