@@ -3,8 +3,8 @@
     python benchmarks/fidelity_report.py [ROWS.csv] [--figure FILE.html] [--reference reference32]
 
 With `--reference reference32` all is told against the networks' runs at 32 pixels, the usual
-reference among the rest. For each candidate, over the networks that have it and every seed of the
-reference:
+reference among the rest; `--more FILE.csv` adds rows of the same networks, as in another
+precision. For each candidate, over the networks that have it and every seed of the reference:
 
 - Spearman's and Kendall's (tau-b) correlation with the mean of the reference's seeds, and the first
   within the half that these seeds call better, each with a 95 % interval from resampled networks;
@@ -87,12 +87,25 @@ LADDERS: dict[str, tuple[tuple[str, float], ...]] = {
 }
 
 
-def read(path: Path) -> pd.DataFrame:
+def read(path: Path, more: Sequence[Path] = ()) -> pd.DataFrame:
     """Read the rows, one a run, with the `cost` of each: seconds of CPU, or else of the device.
 
     The first line says what was measured. Different networks of one number end the program: given
     architectures were measured in another order, or with others.
+
+    Args:
+        path: The CSV.
+        more: Further ones, such as of another precision; rows of the first one's networks count.
     """
+    rows = _read(path)
+    numbers = dict(zip(rows["arch_id"], rows["network"], strict=True))
+    for other in map(_read, more):
+        known = other[other["arch_id"].isin(numbers)]
+        rows = pd.concat([rows, known.assign(network=known["arch_id"].map(numbers))])
+    return on_one_device(rows.reset_index(drop=True))
+
+
+def _read(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8") as file:
         device = json.loads(file.readline().removeprefix("#")).get("device", "cpu")
     frame = pd.read_csv(path, comment="#", dtype={"train_losses": str})
@@ -100,7 +113,7 @@ def read(path: Path) -> pd.DataFrame:
     if (alike > 1).any():
         sys.exit(f"error: {path} has several networks of the number {alike.idxmax()}")
     cost = frame["cpu_seconds" if device == "cpu" else "elapsed_seconds"]
-    return on_one_device(frame.assign(cost=cost))
+    return frame.assign(cost=cost)
 
 
 def on_one_device(rows: pd.DataFrame) -> pd.DataFrame:
@@ -337,10 +350,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     default = results / "proxy_fidelity-cifar10-100k-16px.csv"
     parser.add_argument("rows", nargs="?", type=Path, default=default)
+    parser.add_argument("--more", nargs="+", type=Path, default=[], help="rows of other files")
     parser.add_argument("--reference", default=REFERENCE, help="another one: reference32")
     parser.add_argument("--figure", type=Path, help="write the figure, an HTML page")
     arguments = parser.parse_args()
-    rows = against(read(arguments.rows), arguments.reference)
+    rows = against(read(arguments.rows, arguments.more), arguments.reference)
     for what, value in reference_summary(rows).items():
         print(f"reference, {what}: {value}")
     table, compared = fidelity(rows), ladders(rows)

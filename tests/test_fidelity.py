@@ -392,6 +392,18 @@ def test_rows_that_number_different_networks_alike_are_refused(tmp_path: Path) -
         report.read(rows.path)
 
 
+def test_rows_of_another_file_count_for_the_networks_that_they_are_of(tmp_path: Path) -> None:
+    columns = dict.fromkeys(proxy_fidelity.COLUMNS, 1) | {"candidate": "a", "device": "cpu"}
+    main, other = (Rows(tmp_path / name, SETTING) for name in ("main.csv", "other.csv"))
+    for number, arch_id in enumerate("xy"):
+        main.append(columns | {"network": number, "arch_id": arch_id})
+    for number, arch_id in enumerate("zy"):
+        other.append(columns | {"network": number, "arch_id": arch_id, "candidate": "b"})
+    found = report.read(main.path, [other.path])
+    told = found[["network", "arch_id", "candidate"]].to_numpy().tolist()
+    assert told == [[0, "x", "a"], [1, "y", "a"], [1, "y", "b"]]
+
+
 # Measuring
 
 
