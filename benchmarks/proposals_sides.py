@@ -27,7 +27,7 @@ from nas.samplers import make_sampler
 from nas.split import Split
 from nas.storage import open_storage, sqlite_url
 from nas.study import identity, open_study
-from nas.trials import claimer
+from nas.trials import claimer, described
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker
 
@@ -238,10 +238,7 @@ def attributes(arch: Architecture, result: ProxyResult) -> dict[str, object]:
     del measured["val_accuracy"], measured["num_micro_batches"]
     return {
         "proposed_by": "tpe",
-        "architecture": str(arch),
-        "arch_id": arch.arch_id,
-        "architecture_json": arch.to_json(),
-        "num_params": cost.num_params,
+        **described(arch),
         "budget_share": round(cost.num_params / BUDGET.max_params, 4),
         "num_macs": cost.num_macs,
         "size_bytes": 4 * (cost.num_params + cost.num_buffers),

@@ -26,7 +26,7 @@ from nas.sheet_rows import Row, Unreadable, parse_rows
 from nas.sisters import open_sister, retrained_table
 from nas.study import IMPORTED, stored_identity, stored_limits, stored_space
 from nas.transaction import alone_with
-from nas.trials import enqueue
+from nas.trials import described, enqueue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -248,10 +248,7 @@ class _Import:
             "split": "test",
             "network": texts.pop("name", None),
             "source_trial": self._searched.get(arch.arch_id),
-            "arch_id": arch.arch_id,
-            "architecture": str(arch),
-            "architecture_json": arch.to_json(),
-            "num_params": count_params(arch),
+            **described(arch),
             "val_accuracy": row.val_accuracy,
             "seed": row.seed,
             "fail_reason": NO_ACCURACY if row.accuracy is None else None,

@@ -21,7 +21,7 @@ from nas.proxy import run_proxy
 from nas.samplers import Exhausted
 from nas.study import METRIC
 from nas.training import DivergedError, resolved_precision
-from nas.trials import TrialFailed
+from nas.trials import TrialFailed, described
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,10 +107,7 @@ class Objective:
     def _describe(self, trial: Trial, arch: Architecture) -> None:
         cost = count(arch, self.budget.image_size)
         attrs = {
-            "architecture": str(arch),
-            "arch_id": arch.arch_id,
-            "architecture_json": arch.to_json(),
-            "num_params": cost.num_params,
+            **described(arch),
             "budget_share": round(cost.num_params / self.budget.max_params, 4),
             "num_macs": cost.num_macs,
             "size_bytes": size_bytes(arch),

@@ -26,7 +26,7 @@ from nas.sisters import (
     resume_or_start,
     retrained_table,
 )
-from nas.trials import fail
+from nas.trials import described, fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,9 +103,7 @@ class RetrainRecord:
             data=self.data,
             source_trial=self.network.source_trial,
             network=self.network.name,
-            architecture=str(arch),
-            architecture_json=arch.to_json(),
-            num_params=count_params(arch),
+            **described(arch),
             epochs=self.epochs,
             curve=self.curve,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import TrialState
 
 from nas.architecture import Architecture
+from nas.complexity import count_params
 from nas.errors import UserError
 from nas.proposed import RETRY_KEY, retried, trial_id
 
@@ -32,6 +33,16 @@ class TrialFailed(Exception):  # noqa: N818 - named as the state
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason, self.detail = reason, detail
+
+
+def described(arch: Architecture) -> dict[str, Any]:
+    """Give the user attributes by which a trial names its network."""
+    return {
+        "architecture": str(arch),
+        "arch_id": arch.arch_id,
+        "architecture_json": arch.to_json(),
+        "num_params": count_params(arch),
+    }
 
 
 def get_trial(study: Study, number: int) -> FrozenTrial:
