@@ -186,6 +186,15 @@ def stored_identity(study: Study) -> dict[str, Any]:
     return found
 
 
+def stored_schedule(study: Study) -> str:
+    """Say what its scores are of: "one seed of 2 epochs at 16 pixels"; "" where nothing says it."""
+    identity = stored_identity(study)
+    epochs, resolution = (identity.get(f"proxy.{name}") for name in ("epochs", "resolution"))
+    if epochs is None or resolution is None:
+        return ""
+    return f"one seed of {epochs} epoch{'s'[: epochs != 1]} at {resolution} pixels"
+
+
 def stored_limits(study: Study) -> dict[str, tuple[int | None, int]]:
     """Read a study's limits: (minimum or `None`, maximum) by the cost's name."""
     return {

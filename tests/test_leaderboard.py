@@ -129,7 +129,7 @@ def test_the_table_says_of_how_many_seeds_the_finalists_are(
         for seed in range(num_seeds):
             origin = {"source_trial": number, "seed": seed}
             sister.add_trial(optuna.create_trial(value=0.5, user_attrs=origin))
-    print_table(leaderboard(study))
+    print_table(study, leaderboard(study))
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "finalist: mean of longer runs with other seeds (2 to 5) on the same val images"
 
@@ -166,10 +166,22 @@ def test_a_narrow_table_keeps_the_score_that_ranks(
     origin = {"source_trial": 1, "seed": 0}
     sister.add_trial(optuna.create_trial(value=0.5, user_attrs=origin))
     monkeypatch.setenv("COLUMNS", "70")
-    print_table(leaderboard(study, by=by), by)
+    print_table(study, leaderboard(study, by=by), by)
     told = capsys.readouterr().out
     assert told.splitlines()[0].split() == ["rank", "trial", kept, "params", "architecture"]
     assert ("finalist: mean of longer runs" in told) == (kept == "finalist")
+
+
+def test_a_table_says_what_its_scores_are_of(capsys: pytest.CaptureFixture[str]) -> None:
+    study = fake_study(number=6)
+    print_table(study, leaderboard(study))
+    assert "scores: " not in capsys.readouterr().out  # nobody knows
+    for epochs, words in ((1, "1 epoch"), (4, "4 epochs")):
+        identity = {"proxy.epochs": epochs, "proxy.resolution": 16}
+        study.set_user_attr("identity", json.dumps(identity))
+        print_table(study, leaderboard(study))
+        *_, last = capsys.readouterr().out.splitlines()
+        assert last == f"scores: one seed of {words} at 16 pixels, on images held out of training"
 
 
 def test_few_networks_are_ranked_by_their_scores() -> None:

@@ -367,10 +367,12 @@ def test_a_network_scored_while_the_page_is_made_is_in_none_of_its_parts() -> No
     assert 0.99 not in [row["val_accuracy"] for _, row, _ in page.drawings]
 
 
-def test_all_limits_are_told() -> None:
+def test_all_limits_and_the_schedule_are_told() -> None:
     study = fake_study(number=3)
     identity = json.loads(study.user_attrs["identity"])
     limits = {"limits.num_params": [90, 100], "limits.num_macs": [None, 5_000_000]}
-    study.set_user_attr("identity", json.dumps(identity | limits))
+    proxy = {"proxy.epochs": 4, "proxy.resolution": 16}
+    study.set_user_attr("identity", json.dumps(identity | limits | proxy))
     page = " ".join(render(study).split())
     assert "allowed: 90 to 100 parameters, at most 5,000,000 multiply-adds" in page
+    assert "A score is of one seed of 4 epochs at 16 pixels, on images held out of training" in page

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     import pandas as pd
+    from optuna.study import Study
 
 
 NARROW, NARROWER = 76, 60  # columns of a terminal
@@ -42,7 +43,8 @@ def leaderboard(
     from nas.results import leaderboard as frame_of
     from nas.sheet import write_sheet
 
-    frame = frame_of(find_study(study, storage), by=by)
+    found = find_study(study, storage)
+    frame = frame_of(found, by=by)
     if csv is not None:
         write_sheet(csv, frame.reset_index())
     if as_json:
@@ -52,16 +54,18 @@ def leaderboard(
     elif frame.empty:
         print("no network is scored yet")
     else:
-        print_table(frame.head(top), by)
+        print_table(found, frame.head(top), by)
 
 
-def print_table(frame: pd.DataFrame, by: str = "finalist") -> None:
-    """Print leading rows of a leaderboard, folded to the terminal's width.
+def print_table(study: Study, frame: pd.DataFrame, by: str = "finalist") -> None:
+    """Print leading rows of a study's leaderboard, folded to the terminal's width.
 
     Where there are finalists, their scores take the place of who proposed a network and of its
     share of the budget. A narrow terminal has neither, and only the score that ranks.
     """
     from rich.table import Table
+
+    from nas.study import stored_schedule
 
     seeds, console = frame["finalist_seeds"].dropna(), table_console()
     few, many = (0, 0) if seeds.empty else (int(seeds.min()), int(seeds.max()))
@@ -86,9 +90,13 @@ def print_table(frame: pd.DataFrame, by: str = "finalist") -> None:
     for row in rows:
         table.add_row(*(row[title] for title in titles))
     console.print(table)
+    if schedule := stored_schedule(study):
+        console.print(f"scores: {schedule}, on images held out of training")
     if "finalist" in titles:
         number = str(few) if few == many else f"{few} to {many}"
-        print(f"finalist: mean of longer runs with other seeds ({number}) on the same val images")
+        console.print(
+            f"finalist: mean of longer runs with other seeds ({number}) on the same val images"
+        )
 
 
 def _shown(row: dict[Hashable, Any], *, has_seeds: bool) -> dict[str, str]:

@@ -116,7 +116,7 @@ class Lines:
         frame = leaderboard(study)
         if frame.empty:
             return
-        print_table(frame.head(TOP))
+        print_table(study, frame.head(TOP))
         storage = None if self._url == study_url(study.study_name) else self._url
         options = study_options(study.study_name, storage)
         named = study_argument(study.study_name, storage)

@@ -19,7 +19,7 @@ from nas.files import make_folder, write_whole
 from nas.notes import notes
 from nas.report import figures, stage_figures
 from nas.report.drawing import draw
-from nas.study import stored_limits
+from nas.study import stored_limits, stored_schedule
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,6 +92,11 @@ class Page:
     """
 
     study: Study
+
+    @property
+    def schedule(self) -> str:
+        """What a score is of."""
+        return stored_schedule(self.study)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
