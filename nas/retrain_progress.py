@@ -22,6 +22,7 @@ class Retrained:
         trial: Its number in the sister study.
         name: Of the network.
         seed: Of initial weights, order and augmentation.
+        epochs: Passes over the training images; the whole schedule.
         split: "test", or "val" where that was held out.
         accuracy: On that split, in [0, 1].
         flip_accuracy: The same, logits averaged with those of the mirrored images.
@@ -33,6 +34,7 @@ class Retrained:
     trial: int
     name: str
     seed: int
+    epochs: int
     split: str
     accuracy: float
     flip_accuracy: float

@@ -26,6 +26,7 @@ from nas.split import resize
 from nas.training import DivergedError, resolved_precision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from optuna.study import Study
@@ -206,7 +207,13 @@ class Retraining:
         number = record.finish(
             self._classifier(network, trained), trained.rows, measured, made_with
         )
-        return Retrained(record.folder, number, network.name, seed, self.split, **measured)
+        return self._retrained(record.folder, number, network, seed, measured)
+
+    def _retrained(
+        self, folder: Path, number: int, network: Network, seed: int, measured: Mapping[str, Any]
+    ) -> Retrained:
+        epochs = self.config.epochs
+        return Retrained(folder, number, network.name, seed, epochs, self.split, **measured)
 
     def _made_with(self, seed: int) -> dict[str, Any]:
         return provenance(
@@ -309,4 +316,4 @@ class Retraining:
             )
         measured = {name: found.user_attrs[name] for name in MEASURED}
         seed = found.user_attrs["seed"]
-        return Retrained(folder, found.number, network.name, seed, self.split, **measured)
+        return self._retrained(folder, found.number, network, seed, measured)

@@ -24,7 +24,7 @@ ROW = {
     "num_images": 45_000,
     "elapsed_seconds": 10.0,
 }
-DONE = Retrained(Path("a[b]"), 3, "trial-42", 1, "test", 0.9712, 0.9734, 0.1, 3723.0)
+DONE = Retrained(Path("a[b]"), 3, "trial-42", 1, 200, "test", 0.9712, 0.9734, 0.1, 3723.0)
 
 
 def drive(display: Lines) -> None:
@@ -61,7 +61,7 @@ def test_without_a_terminal_it_prints_a_plain_line_an_epoch(plain: Callable[...,
     assert lines[0] == "seed 1: studies/x/trial-42/strong/seed-1"
     assert lines[1].startswith("epoch 1/2: loss 1.2346 train 50.00% val 25.00% 4,500 images/s, ")
     assert lines[2:] == [
-        "trial-42 seed 1: test 97.12% (flip-averaged 97.34%) in 1h02m",
+        "trial-42 seed 1: test 97.12% (flip-averaged 97.34%) after 200 epochs in 1h02m",
         "winner by mean val accuracy: trial-42",
     ]
 

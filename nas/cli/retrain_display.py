@@ -85,10 +85,13 @@ class Lines:
 
     def end(self, retrained: Retrained) -> None:
         """Print what a seed reached."""
+        from nas.history import in_epochs
+
+        epochs = in_epochs(str(retrained.epochs))
         self.say(
             f"{retrained.name} seed {retrained.seed}: {retrained.split} {retrained.accuracy:.2%} "
-            f"(flip-averaged {retrained.flip_accuracy:.2%}) in "
-            f"{duration(retrained.elapsed_seconds)}"
+            f"(flip-averaged {retrained.flip_accuracy:.2%}) after {epochs} "
+            f"in {duration(retrained.elapsed_seconds)}"
         )
 
     def winner(self, name: str) -> None:

@@ -114,7 +114,9 @@ def test_top_with_holdout_trains_nothing_in_full_and_never_reads_test(
 
 
 def test_the_winner_has_the_best_mean_not_the_best_seed(tmp_path: Path) -> None:
-    of = partial(Retrained, tmp_path, 0, split="val", flip_accuracy=0, loss=0, elapsed_seconds=0)
+    of = partial(
+        Retrained, tmp_path, 0, epochs=2, split="val", flip_accuracy=0, loss=0, elapsed_seconds=0
+    )
     seeds = [("a", 0.9), ("a", 0.5), ("b", 0.75), ("b", 0.75), ("c", 0.75), ("c", 0.75)]
     assert best_by_mean([of(name, seed=0, accuracy=value) for name, value in seeds]) == "b"
 
