@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property, partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from nas.complexity import count_macs, count_params, size_bytes
@@ -55,10 +56,10 @@ class Budget:
         """Check what a user asked for (UserError) and make whole numbers of it."""
         asked = {"--budget": max_params, "--max-macs": max_macs, "--max-bytes": max_bytes}
         for flag, value in asked.items():
-            if value is not None and not 1 <= value < math.inf:
-                raise UserError(f"{flag} must be a positive number, not {value:g}")
-        if not 0 <= fill <= 1:
-            raise UserError(f"--fill is a share of the budget from 0 to 1, not {fill:g}")
+            if value is not None and not (isinstance(value, Real) and 1 <= value < math.inf):
+                raise UserError(f"{flag} must be a positive number, not {value!r}")
+        if not (isinstance(fill, Real) and 0 <= fill <= 1):
+            raise UserError(f"--fill is a share of the budget from 0 to 1, not {fill!r}")
         whole = [None if value is None else int(value) for value in (max_macs, max_bytes)]
         return cls(int(max_params), fill, *whole)
 

@@ -41,7 +41,8 @@ class Try:
         source_trial: The number of the network's trial in the study, or `None`.
         name: What a person calls it.
         arch: The network.
-        result: "scored", "over budget", "running", "waiting" or why it failed.
+        result: "scored" (with what it reached, if on other images than the study's), "over budget",
+            "running", "waiting" or why it failed.
         val_accuracy: In [0, 1], or `None`; of a search trial its proxy's. Of the study's images.
         accuracy: On test images, in [0, 1], or `None`; likewise.
         recipe: Of a full training, or `None`; with the data set if not the study's.
@@ -129,7 +130,9 @@ def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str, 
     is_imported = attrs.get("recipe") == IMPORTED
     is_tested = kind == RETRAIN and attrs.get("split") != "val"
     is_own = is_of_its_images(identity, attrs)
-    value = trial.value if trial.state is TrialState.COMPLETE and is_own else None
+    reached = trial.value if trial.state is TrialState.COMPLETE else None
+    value = reached if is_own else None
+    elsewhere = "" if is_own or reached is None else f" {reached:.2%} there"
     ended = trial.datetime_complete
     texts = [text for text in (attrs.get("notes"), note) if text]
     source = trial.number if kind == SEARCH else attrs.get("source_trial")
@@ -139,7 +142,7 @@ def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str, 
         source_trial=source,
         name=_name(kind, trial),
         arch=Architecture.from_json(attrs["architecture_json"]),
-        result=RESULTS.get(trial.state) or attrs.get("fail_reason", "failed"),
+        result=(RESULTS.get(trial.state) or attrs.get("fail_reason", "failed")) + elsewhere,
         val_accuracy=attrs.get("val_accuracy") if is_tested else value,
         accuracy=value if is_tested else None,
         recipe=attrs.get("recipe") if is_own else f"{attrs['recipe']} on {attrs['data']}",

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import torch
 
-from nas.errors import UserError
+from nas.errors import UserError, brief
+from nas.presets import STUDIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # What Pillow raises, beside its own errors, at a damaged file or damaged metadata.
 DAMAGE = (
-    OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, ArithmeticError,
+    ValueError, SyntaxError, TypeError, LookupError, EOFError, ArithmeticError,
     AttributeError, RuntimeError, struct.error,
 )  # fmt: skip
 File = tuple["Path", int]
@@ -67,6 +68,7 @@ class ImageFolder:
             UserError: No folder, fewer than two classes in it, or parts by other names.
         """
         self._refuse_unread_parts()
+        self._refuse_outputs_among_classes()
         names = _folders(self._folder("train"))
         if len(names) < 2:
             raise UserError(
@@ -86,12 +88,26 @@ class ImageFolder:
                 f"{self.root} has the folders {', '.join(like)}, which look like parts; the "
                 f"names of parts are {', '.join(PARTS)}: rename or move away {', '.join(unread)}"
             )
+        for name in unread:
+            if (inner := set(_folders(self.root / name))) and inner <= set(folders):
+                raise UserError(
+                    f"{self.root / name} holds folders of the classes that it stands beside; move "
+                    f"those into {self.root / 'train'}"
+                )
         beside = [name for name in folders if name not in (*PARTS, *unread)] if self.parts else []
         if left_out := [name for name in beside if _images(self.root / name, on_error=None)]:
             raise UserError(
                 f"{self.root} has the folder train, where classes are looked for, and images in "
                 f"{', '.join(left_out)} beside it; rename train if it is a class, or move away "
                 "what is beside it"
+            )
+
+    def _refuse_outputs_among_classes(self) -> None:
+        """Refuse classes in the folder where the command runs, which gets `studies/`, too."""
+        if not self.parts and self.root.resolve() == STUDIES.resolve().parent:
+            raise UserError(
+                f"the classes are folders of {self.root.resolve()}, where the command runs and "
+                f"keeps {STUDIES}/; run it from another folder"
             )
 
     def _folder(self, part: Part) -> Path:
@@ -167,9 +183,11 @@ def read_square(path: Path, size: int, mode: str) -> np.ndarray:
         return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
     except UnidentifiedImageError:
         raise UnreadableError("no known image format") from None
-    except (*DAMAGE, Image.DecompressionBombError) as error:
-        why = getattr(error, "strerror", None) or type(error).__name__
+    except (OSError, Image.DecompressionBombError) as error:
+        why = getattr(error, "strerror", None) or brief(error) or type(error).__name__
         raise UnreadableError(why) from None
+    except DAMAGE as error:
+        raise UnreadableError(type(error).__name__) from None
 
 
 def _refuse_other_greys(image: Image.Image) -> None:

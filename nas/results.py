@@ -95,7 +95,7 @@ def rank(scored: pd.DataFrame, study: Study, *, by: str = "finalist") -> pd.Data
     denoised = denoise(scored, stored_space(study))
     frame = denoised.join(finalists(study), on="trial")
     frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
-    frame = frame[list(COLUMNS)]
+    frame = frame[list(COLUMNS)].astype({"finalist_seeds": "Int64"})
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
     return frame
 

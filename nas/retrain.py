@@ -99,7 +99,8 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     _check_numbers({"--seeds": seeds, "--top": top})
     check_ranking(by)
     _require_one({"--trial": trial, "--top": top, "--model": model, "--architecture": architecture})
-    require_available(export)
+    formats = tuple(export.split(",") if isinstance(export, str) else export)
+    require_available(formats)
     listener = listener or RetrainListener()
     recipe_name, config = RetrainConfig.load(recipe, **settings)
     chosen_device = choose_device(device)
@@ -136,7 +137,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
         listener=listener,
         ranks=ranks,
         is_compiled=compile,
-        formats=tuple(export),
+        formats=formats,
     )
     with database_failures_in_one_line(url_of(work.sister)):
         retrained = _run(work, networks, seeds)
@@ -150,11 +151,13 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
 
 def _check_numbers(given: dict[str, int | None]) -> None:
     """Refuse (UserError) less than one."""
+    from numbers import Integral
+
     from nas.errors import UserError
 
     for flag, number in given.items():
-        if number is not None and number < 1:
-            raise UserError(f"{flag} must be at least 1, not {number}")
+        if number is not None and not (isinstance(number, Integral) and number >= 1):
+            raise UserError(f"{flag} is a whole number of at least 1, not {number}")
 
 
 def _require_one(given: dict[str, object]) -> None:
@@ -256,10 +259,15 @@ def _data(
     data = load_anew(name or identity.get("data", "cifar10"), root)
     test_fingerprint = check_test_files(data.name, root)
     if data.name == identity.get("data") and data.fingerprint != identity["data_fingerprint"]:
+        is_folder = data.name.startswith("folder:")
+        where, remedy = (
+            ("", "with the images as they were the same command goes on")
+            if is_folder
+            else (f" in {root}", "name the folder of its files by --data")
+        )
         raise UserError(
-            f"{data.name} in {root} is not what study {source.study_name!r} was scored on "  # type: ignore[union-attr]
-            f"(fingerprint {data.fingerprint}, there {identity['data_fingerprint']}); name the "
-            "folder of its files by --data"
+            f"{data.name}{where} is not what study {source.study_name!r} was scored on "  # type: ignore[union-attr]
+            f"(fingerprint {data.fingerprint}, there {identity['data_fingerprint']}); {remedy}"
         )
     return data, test_fingerprint
 

@@ -312,7 +312,8 @@ class Retraining:
         if not (folder / WEIGHTS).is_file():
             self.listener.on_warning(
                 f"{folder / WEIGHTS} is gone; trial {found.number} of {self.sister.study_name} "
-                "still has the result"
+                "still has the result. To train it once more, beside that, name the recipe "
+                "otherwise: --recipe FILE.toml"
             )
         measured = {name: found.user_attrs[name] for name in MEASURED}
         seed = found.user_attrs["seed"]

@@ -53,6 +53,7 @@ def search(
     from nas.storage import database_failures_in_one_line
 
     check_target(trials)
+    check_seconds("--timeout", timeout)
     progress = progress or Progress()
     deadline = None if timeout is None else time.monotonic() + timeout
     planned = plan(budget, **settings)
@@ -70,6 +71,16 @@ def check_target(trials: int) -> None:
 
     if not isinstance(trials, int) or trials < 1:
         raise UserError(f"--trials is a whole number of at least 1, not {trials}")
+
+
+def check_seconds(flag: str, seconds: float | None) -> None:
+    """Refuse (UserError) what is no positive number of seconds."""
+    from numbers import Real
+
+    from nas.errors import UserError
+
+    if seconds is not None and not (isinstance(seconds, Real) and seconds > 0):
+        raise UserError(f"{flag} is a positive number of seconds, not {seconds!r}")
 
 
 def plan(  # noqa: PLR0913 - the flags of search.py, one to one
@@ -203,16 +214,17 @@ def _check_numbers(
     patience: int | None, workers: int | None, seed: int, trial_timeout: float | None
 ) -> None:
     """Refuse (UserError) those that cannot be."""
+    from numbers import Integral
+
     from nas.errors import UserError
 
-    if patience is not None and patience < 1:
-        raise UserError(f"--patience must be at least 1, not {patience}")
-    if workers is not None and not 0 <= workers <= MAX_WORKERS:
+    if patience is not None and not (isinstance(patience, Integral) and patience >= 1):
+        raise UserError(f"--patience is a whole number of at least 1, not {patience}")
+    if workers is not None and not (isinstance(workers, Integral) and 0 <= workers <= MAX_WORKERS):
         raise UserError(f"--workers is a number from 0 to {MAX_WORKERS}, not {workers}")
     if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"--seed is a whole number from 0 to {LARGEST_SEED}, not {seed}")
-    if trial_timeout is not None and not trial_timeout > 0:
-        raise UserError(f"--trial-timeout must be positive, not {trial_timeout:g}")
+    check_seconds("--trial-timeout", trial_timeout)
 
 
 def _devices(device: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from tiny_search import FLAGS
 
+import nas
 from nas.cli.parse import parse_count, parse_duration
 from nas.errors import UserError
 from nas.files import write_whole
@@ -129,6 +130,29 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in error
     assert error.count("\n") == 1
     assert not list(folder.rglob("*.db"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("budget", "20k", "--budget must be a positive number, not '20k'"),
+        ("budget", 0, "--budget must be a positive number, not 0"),
+        ("max_macs", "4M", "--max-macs must be a positive number, not '4M'"),
+        ("fill", "0.9", "--fill is a share of the budget from 0 to 1, not '0.9'"),
+        ("workers", "2", "--workers is a number from 0 to 1000, not 2"),
+        ("patience", 1.5, "--patience is a whole number of at least 1, not 1.5"),
+        ("timeout", "1m", "--timeout is a positive number of seconds, not '1m'"),
+        ("trial_timeout", "10m", "--trial-timeout is a positive number of seconds, not '10m'"),
+        ("trial_timeout", 0, "--trial-timeout is a positive number of seconds, not 0"),
+    ],
+)
+def test_what_python_passes_is_checked_as_what_is_typed(
+    folder: Path, name: str, value: object, message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        nas.search(**{"dataset": "synthetic", name: value})
+    assert str(caught.value) == message
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -388,6 +388,27 @@ def test_a_class_called_train_hides_no_other(tmp_path: Path) -> None:
         load_training_data(f"folder:{tmp_path}@8", tmp_path)
 
 
+@pytest.mark.parametrize("part", ["test", "val", "Valid"])
+def test_a_part_beside_the_classes_is_no_class(tmp_path: Path, part: str) -> None:
+    write_images(tmp_path, {"a": 10, "b": 10})
+    write_images(tmp_path / part, {"a": 10})
+    with pytest.raises(UserError, match=f"{part} holds folders of the classes .*; move those into"):
+        load_training_data(f"folder:{tmp_path}@8", tmp_path)
+
+
+@pytest.mark.parametrize("is_in_parts", [False, True])
+def test_classes_do_not_stand_beside_what_the_command_makes(
+    folder: Path, *, is_in_parts: bool
+) -> None:
+    write_images(folder / "train" if is_in_parts else folder, {"a": 10, "b": 10})
+    if is_in_parts:
+        (folder / "studies").mkdir()
+        assert load_training_data("folder:.@8", folder / "data").class_names == ("a", "b")
+        return
+    with pytest.raises(UserError, match="where the command runs and keeps studies/; run it from"):
+        load_training_data("folder:.@8", folder / "data")
+
+
 def test_a_class_may_be_called_test(tmp_path: Path) -> None:
     write_images(tmp_path, {"control": 10, "test": 10})
     assert load_training_data(f"folder:{tmp_path}@8", tmp_path).class_names == ("control", "test")
@@ -406,6 +427,7 @@ def test_metadata_that_pillow_cannot_write_again_make_a_file_unreadable(
         read_square(tmp_path / "a.jpg", 4, "RGB")
 
 
+HALF = Image.effect_noise((64, 64), 50)._repr_png_()[:2000]
 HUGE = b"P4 20000 20000\n"  # the head of an image of so many pixels a side
 
 
@@ -413,7 +435,8 @@ HUGE = b"P4 20000 20000\n"  # the head of an image of so many pixels a side
     ("ending", "content", "why"),
     [
         ("jpg", b"no image", "no known image format"),
-        ("ppm", HUGE, "DecompressionBombError"),
+        ("ppm", HUGE, "Image size .* exceeds limit .*"),
+        ("png", HALF, "image file is truncated.*"),
         *(
             (ending, b"no image", "no known image format")
             for ending in ("avif", "heic", "HEIC", "heif", "jfif", "jp2", "jpe")
@@ -448,6 +471,17 @@ def loaded(folder: Path, size: int = 8) -> TrainingData:
     """Load as another process would."""
     load_training_data.cache_clear()
     return load_training_data(f"folder:{folder}@{size}", folder)
+
+
+def test_a_folder_that_changed_since_the_search_is_not_looked_for_elsewhere(
+    folder: Path, tiny: Callable[..., Study]
+) -> None:
+    write_images(folder / "pets", {"a": 12, "b": 12}, (8, 8))
+    tiny(1, dataset="folder:pets", image_size=8)
+    next((folder / "pets" / "a").iterdir()).unlink()
+    load_training_data.cache_clear()
+    with pytest.raises(UserError, match=r"not what study .* was scored on .*; with the images as"):
+        nas.retrain(0, device="cpu")
 
 
 def test_images_are_decoded_once_and_when_a_file_or_the_size_changes(

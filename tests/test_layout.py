@@ -16,8 +16,9 @@ NAS = ROOT / "nas"
 ROWS = (
     ("errors", "failures", "architecture", "pointwise", "residual", "progress", "interruption"),
     ("blocks",),
-    ("presets", "synthetic", "files", "training_state", "replayed", "image_folder", "split"),
-    ("image_cache", "checkpoint", "space_file"),
+    ("presets", "synthetic", "files", "training_state", "replayed", "split"),
+    ("image_folder", "checkpoint", "space_file"),
+    ("image_cache",),
     ("data_sets",),
     ("space", "data", "distributed", "register", "outages", "encoding", "warping"),
     ("complexity", "model", "batches", "image_ops", "gaussian_process", "sheet", "sheet_numbers"),

@@ -172,6 +172,26 @@ def test_a_narrow_table_keeps_the_score_that_ranks(
     assert ("finalist: mean of longer runs" in told) == (kept == "finalist")
 
 
+def test_numbers_of_seeds_are_whole_beside_networks_without_finalists(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    study = fake_study(number=6)
+    sister = open_sister(study._storage, study.study_name, FINALISTS)
+    for number, seeds in ((1, 2), (2, 1)):
+        for seed in range(seeds):
+            origin = {"source_trial": number, "seed": seed}
+            sister.add_trial(optuna.create_trial(value=0.5 + number / 10, user_attrs=origin))
+    frame = leaderboard(study)
+    written = frame["finalist_seeds"].to_csv(index=False, header=False)
+    assert written.split() == ["1", "2", *['""'] * 4]
+    print_table(study, frame)
+    _, first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert "70.00% (1)" in first
+    assert "60.00% ±0.00 (2)" in second
+    assert "(" not in third
+
+
 def test_a_table_says_what_its_scores_are_of(capsys: pytest.CaptureFixture[str]) -> None:
     study = fake_study(number=6)
     print_table(study, leaderboard(study))

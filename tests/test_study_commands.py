@@ -569,10 +569,13 @@ def test_a_failed_training_says_so_and_a_score_of_nothing_is_one(
     attrs = {"architecture_json": arch.to_json(), "recipe": "strong", "source_trial": 0, "seed": 1}
     failed = {**attrs, "split": "test", "fail_reason": "out_of_memory"}
     sister.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs=failed))
+    left = {**attrs, "split": "test", "seed": 2}
+    sister.add_trial(optuna.create_trial(state=TrialState.RUNNING, user_attrs=left))
     run("show", "0")
     out = capsys.readouterr().out
     assert "retrain 0: strong, seed 0: test 0.00%" in out
     assert "retrain 1: strong, seed 1: out of memory" in out
+    assert "retrain 2: strong, seed 2: running, or interrupted" in out
 
 
 def test_a_damaged_record_is_one_line(

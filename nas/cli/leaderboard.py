@@ -114,7 +114,7 @@ def _shown(row: dict[Hashable, Any], *, has_seeds: bool) -> dict[str, str]:
 
 
 def _seeds(row: dict[Hashable, Any]) -> str:
-    return "" if math.isnan(row["finalist_seeds"]) else f" ({row['finalist_seeds']:.0f})"
+    return "" if math.isnan(row["finalist_accuracy"]) else f" ({row['finalist_seeds']})"
 
 
 def _finalist(row: dict[Hashable, Any]) -> str:

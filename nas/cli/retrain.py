@@ -126,6 +126,8 @@ def _names(text: str | None) -> list[str] | None:
 
 def print_summary(retrained: list[Retrained]) -> None:
     """Print mean and spread over seeds of every network and split, and where the files are."""
+    from nas.history import in_epochs
+
     groups: dict[tuple[str, str], list[Retrained]] = {}
     for each in retrained:
         groups.setdefault((each.name, each.split), []).append(each)
@@ -133,8 +135,10 @@ def print_summary(retrained: list[Retrained]) -> None:
         plain = _mean_and_spread([each.accuracy for each in seeds])
         flipped = _mean_and_spread([each.flip_accuracy for each in seeds])
         number = f"{len(seeds)} seed{'s'[: len(seeds) > 1]}"
-        print(f"{name}: {split} {plain}, flip-averaged {flipped}, {number}")
-        print(f"files: {seeds[0].folder.parent}")
+        epochs = in_epochs(str(seeds[0].epochs))
+        print(f"{name}: {split} {plain}, flip-averaged {flipped}, {epochs}, {number}")
+        if seeds[0].folder.is_dir():
+            print(f"files: {seeds[0].folder.parent}")
 
 
 def _mean_and_spread(accuracies: list[float]) -> str:

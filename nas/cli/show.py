@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli.choices import AnyStudy, AsJson, Storage
-from nas.cli.words import one_line, percent, schedule
+from nas.cli.words import ending, one_line, percent, schedule
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -105,7 +105,7 @@ def _print(described: dict[str, Any]) -> None:
         reached = [
             f"{split} {percent(score)}" for split, score in scores.items() if score is not None
         ]
-        result = reached[0] if reached else each["result"].replace("_", " ")
+        result = reached[0] if reached else ending(each["result"])
         result = f"{how}: {result}" if how else result
         notes = one_line(each["notes"])
         print(f"  {each['kind']} {each['trial']}: {result} {notes}".rstrip())

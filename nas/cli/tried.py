@@ -18,7 +18,7 @@ from nas.cli.choices import (
     Widths,
 )
 from nas.cli.network import named_network
-from nas.cli.words import one_line, percent, schedule
+from nas.cli.words import ending, one_line, percent, schedule
 
 if TYPE_CHECKING:
     from nas.architecture import Architecture
@@ -102,4 +102,4 @@ def _line(each: Try) -> str:
     how = schedule(each.recipe, each.epochs, each.seed)
     named += f", {how}" if how else ""
     notes = f"  ({one_line(each.notes)})" if each.notes else ""
-    return f"{where}{named}: {shown or each.result}, {each.num_params:,} parameters{notes}"
+    return f"{where}{named}: {shown or ending(each.result)}, {each.num_params:,} parameters{notes}"

@@ -29,6 +29,11 @@ def schedule(recipe: str | None, epochs: str, seed: int | None) -> str:
     return ", ".join(one_line(text) for text in told if text)
 
 
+def ending(result: str) -> str:
+    """Say how a try without a score ended; whose process is gone looks as if it ran."""
+    return "running, or interrupted" if result == "running" else result.replace("_", " ")
+
+
 def study_argument(study: str, storage: str | None) -> str:
     """Say how a command that takes a study as its argument finds it; a password is not repeated."""
     import shlex

@@ -28,6 +28,7 @@ from small_training import (
 from sqlalchemy.exc import OperationalError
 
 from nas.architecture import Architecture
+from nas.cli.retrain import print_summary
 from nas.data_sets import DATASETS
 from nas.errors import UserError
 from nas.retrain_progress import RetrainListener
@@ -264,6 +265,23 @@ def test_a_finished_training_keeps_its_result_without_its_files(outside: Retrain
     assert (other.folder / "model.safetensors").is_file()
     (warning,) = warnings
     assert warning.startswith(f"{before.folder / 'model.safetensors'} is gone; trial ")
+    assert warning.endswith(" name the recipe otherwise: --recipe FILE.toml")
+
+
+def test_no_files_are_named_that_are_not_there(
+    outside: Retrain, capsys: pytest.CaptureFixture[str]
+) -> None:
+    retrained = outside()
+    print_summary(retrained)
+    told = capsys.readouterr().out.splitlines()
+    accuracies = f"{retrained[0].accuracy:.2%}, flip-averaged {retrained[0].flip_accuracy:.2%}"
+    assert told == [
+        f"net: test {accuracies}, 2 epochs, 1 seed",
+        f"files: {retrained[0].folder.parent}",
+    ]
+    shutil.rmtree(retrained[0].folder)
+    print_summary(retrained)
+    assert capsys.readouterr().out.splitlines() == told[:1]
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
