@@ -163,13 +163,13 @@ def agreement(scored: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a network and measure: `trial`, `measure`, `val_accuracy`, and the `accuracy`
-        there, the mean of `num_seeds`; of several attempts by hand the best.
+        there, the mean of `num_seeds`, with its `setup`; of several attempts by hand the best.
     """
     by_arch = scored.drop_duplicates("arch_id").set_index("arch_id")["trial"]
     trial = later["trial"].fillna(later["arch_id"].map(by_arch))
     known = later.assign(trial=trial).dropna(subset=["trial"]).astype({"trial": int})
     means = known.groupby(["trial", "measure", "attempt"], as_index=False).agg(
-        accuracy=("accuracy", "mean"), num_seeds=("accuracy", "size")
+        accuracy=("accuracy", "mean"), num_seeds=("accuracy", "size"), setup=("setup", "first")
     )
     best = means.sort_values("accuracy", ascending=False, kind="stable")
     means = best.drop_duplicates(["trial", "measure"]).sort_index().drop(columns="attempt")
@@ -252,10 +252,14 @@ def time_spent(trials: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
 
 
 def later_in_words(agreement: pd.DataFrame) -> dict[int, str]:
-    """Say for each trial what was measured later: `97.12 % full training (strong, test), 3x`."""
+    """Say for each trial what was measured later: `97.12% full training (strong, test), 3x`.
+
+    With the epochs where they are known: `3x 200 epochs`.
+    """
     found: dict[int, list[str]] = {}
     for row in agreement.to_dict("records"):
-        text = f"{row['accuracy']:.2%} {row['measure']}, {row['num_seeds']}\N{MULTIPLICATION SIGN}"
+        times = f"{row['num_seeds']}\N{MULTIPLICATION SIGN} {row['setup']}".strip()
+        text = f"{row['accuracy']:.2%} {row['measure']}, {times}"
         found.setdefault(int(row["trial"]), []).append(text)
     return {trial: "; ".join(texts) for trial, texts in found.items()}
 

@@ -30,6 +30,8 @@ RESULTS = {
     TrialState.WAITING: "waiting",
 }
 
+TRAINED = (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)  # or it was about to be
+
 
 @dataclass(frozen=True)
 class Try:
@@ -122,7 +124,8 @@ def _tries(study: Study, kind: str, identity: Mapping[str, Any]) -> Iterator[Try
         attrs = trial.user_attrs
         if "architecture_json" in attrs and attrs.get("fail_reason") not in NO_FAULT:
             note = written.get(trial.number, "")
-            yield _try(kind, trial, identity, note, str(attrs.get("epochs", scheduled)))
+            epochs = attrs.get("epochs", scheduled if trial.state in TRAINED else "")
+            yield _try(kind, trial, identity, note, str(epochs))
 
 
 def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str, epochs: str) -> Try:
@@ -132,7 +135,7 @@ def _try(kind: str, trial: FrozenTrial, identity: Mapping[str, Any], note: str, 
     is_own = is_of_its_images(identity, attrs)
     reached = trial.value if trial.state is TrialState.COMPLETE else None
     value = reached if is_own else None
-    elsewhere = "" if is_own or reached is None else f" {reached:.2%} there"
+    elsewhere = "" if is_own or reached is None else f" {attrs.get('split')} {reached:.2%} there"
     ended = trial.datetime_complete
     texts = [text for text in (attrs.get("notes"), note) if text]
     source = trial.number if kind == SEARCH else attrs.get("source_trial")

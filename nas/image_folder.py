@@ -89,7 +89,7 @@ class ImageFolder:
                 f"names of parts are {', '.join(PARTS)}: rename or move away {', '.join(unread)}"
             )
         for name in unread:
-            if (inner := set(_folders(self.root / name))) and inner <= set(folders):
+            if _in_lower_case(_folders(self.root / name)) & _in_lower_case(folders):
                 raise UserError(
                     f"{self.root / name} holds folders of the classes that it stands beside; move "
                     f"those into {self.root / 'train'}"
@@ -104,7 +104,7 @@ class ImageFolder:
 
     def _refuse_outputs_among_classes(self) -> None:
         """Refuse classes in the folder where the command runs, which gets `studies/`, too."""
-        if not self.parts and self.root.resolve() == STUDIES.resolve().parent:
+        if not self.parts and self.root.resolve() == STUDIES.absolute().parent.resolve():
             raise UserError(
                 f"the classes are folders of {self.root.resolve()}, where the command runs and "
                 f"keeps {STUDIES}/; run it from another folder"
@@ -215,6 +215,10 @@ def _folders(folder: Path) -> tuple[str, ...]:
         return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."))
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}") from None
+
+
+def _in_lower_case(names: Sequence[str]) -> set[str]:
+    return {name.lower() for name in names}
 
 
 def _refuse_unreadable(error: OSError) -> None:

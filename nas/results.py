@@ -13,8 +13,8 @@ from nas.errors import UserError
 from nas.find_study import FINALISTS, RETRAIN, SISTERS, find_sister
 from nas.history import in_epochs
 from nas.sisters import scored_images
-from nas.study import IMPORTED, stored_space
-from nas.trials import scored_trials, to_retry
+from nas.study import IMPORTED, stored_identity, stored_space
+from nas.trials import scored_trials
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -75,7 +75,7 @@ def leaderboard(study: Study, *, by: str = "finalist") -> pd.DataFrame:
     Args:
         study: The study.
         by: What "best" means, one of `RANKINGS`; "finalist" ranks finalists by their mean, those of
-            which a seed failed behind the others, then the rest by "denoised".
+            which a seed is not scored behind the others, then the rest by "denoised".
 
     Returns:
         One row a trial with `COLUMNS`, indexed by rank from 1. `val_accuracy` in [0, 1] is that
@@ -104,20 +104,19 @@ def finalists(study: Study) -> pd.DataFrame:
     """Sum up the scores of finalists.
 
     Returns:
-        One row a network with `FINALIST_COLUMNS` and `is_whole`, 1 where no seed failed: a mean of
-        those that are left would be of luck. Indexed by the trial of the study.
+        One row a network with `FINALIST_COLUMNS` and `is_whole`, 1 where each of its seeds is
+        scored: a mean of fewer would be of luck. Indexed by the trial of the study.
     """
     sister = find_sister(study, FINALISTS)
     trials = sister.get_trials(deepcopy=False) if sister else []
-    hopeful = [*to_retry(trials), *(t for t in trials if t.state is not TrialState.FAIL)]
-    has_hope = set(map(_origin, hopeful))
-    failed = {_origin(trial)[0] for trial in trials if _origin(trial) not in has_hope}
     scored = [t for t in trials if t.state is TrialState.COMPLETE]
+    done = set(map(_origin, scored))
+    lacking = {_origin(trial)[0] for trial in trials if _origin(trial) not in done}
     rows = [(t.user_attrs["source_trial"], t.value) for t in scored]
     scores = pd.DataFrame(rows, columns=["trial", "score"], dtype=float).astype({"trial": int})
     found = scores.groupby("trial")["score"].agg(["mean", "std", "size"])
     found = found.set_axis(list(FINALIST_COLUMNS), axis=1)
-    return found.assign(is_whole=[float(trial not in failed) for trial in found.index])
+    return found.assign(is_whole=[float(trial not in lacking) for trial in found.index])
 
 
 def _origin(finalist: FrozenTrial) -> tuple[int | None, int | None]:
@@ -150,7 +149,7 @@ def later_scores(study: Study) -> pd.DataFrame:
     """
     sisters = {kind: find_sister(study, kind) for kind in SISTERS}
     rows = [
-        _later(study, kind, trial)
+        _later(study, kind, sister, trial)
         for kind, sister in sisters.items()
         if sister is not None
         for trial in scored_trials(sister)
@@ -158,7 +157,7 @@ def later_scores(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(LATER_COLUMNS))
 
 
-def _later(study: Study, kind: str, trial: FrozenTrial) -> dict[str, Any]:
+def _later(study: Study, kind: str, sister: Study, trial: FrozenTrial) -> dict[str, Any]:
     attrs = trial.user_attrs
     is_full = kind == RETRAIN
     return {
@@ -167,21 +166,22 @@ def _later(study: Study, kind: str, trial: FrozenTrial) -> dict[str, Any]:
         "measure": (
             f"full training ({attrs['recipe']}, {scored_images(study, attrs)})" if is_full else kind
         ),
-        **_attempt(trial),
+        **_attempt(trial, stored_identity(sister).get("proxy.epochs", "")),
         "accuracy": trial.value,
         **{name: attrs.get(name) for name in LATER_ATTRIBUTES},
     }
 
 
-def _attempt(trial: FrozenTrial) -> dict[str, str]:
-    """Tell which trials differ in their seeds alone: ours by the recipe's settings.
+def _attempt(trial: FrozenTrial, scheduled: int | str) -> dict[str, str]:
+    """Tell which trials differ in their seeds alone: ours by the recipe's settings and the images.
 
     Those of a sheet by its words; without a seed each row is an attempt of its own.
     """
     attrs = trial.user_attrs
-    epochs = in_epochs(str(attrs.get("epochs", "")))
+    epochs = in_epochs(str(attrs.get("epochs", scheduled)))
     if attrs.get("recipe") != IMPORTED:
-        return {"setup": epochs, "attempt": attrs.get("recipe_settings", "")}
+        settings = (attrs.get(name, "") for name in ("recipe_settings", "data_fingerprint"))
+        return {"setup": epochs, "attempt": " ".join(settings)}
     lr = f"lr {attrs['lr']}" if "lr" in attrs else ""
     setup = ", ".join(text for text in (attrs.get("optimizer"), lr, epochs) if text)
     own = "" if "seed" in attrs else trial.number

@@ -150,7 +150,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
 
 
 def _check_numbers(given: dict[str, int | None]) -> None:
-    """Refuse (UserError) less than one."""
+    """Refuse (UserError) what is no whole number of at least one."""
     from numbers import Integral
 
     from nas.errors import UserError

@@ -53,7 +53,7 @@ def search(
     from nas.storage import database_failures_in_one_line
 
     check_target(trials)
-    check_seconds("--timeout", timeout)
+    check_seconds("--timeout", timeout, may_be_none_left=True)
     progress = progress or Progress()
     deadline = None if timeout is None else time.monotonic() + timeout
     planned = plan(budget, **settings)
@@ -73,13 +73,15 @@ def check_target(trials: int) -> None:
         raise UserError(f"--trials is a whole number of at least 1, not {trials}")
 
 
-def check_seconds(flag: str, seconds: float | None) -> None:
-    """Refuse (UserError) what is no positive number of seconds."""
+def check_seconds(flag: str, seconds: float | None, *, may_be_none_left: bool = False) -> None:
+    """Refuse (UserError) what is no positive number of seconds, or is not even zero."""
     from numbers import Real
 
     from nas.errors import UserError
 
-    if seconds is not None and not (isinstance(seconds, Real) and seconds > 0):
+    if seconds is None or (seconds == 0 and may_be_none_left):
+        return
+    if not (isinstance(seconds, Real) and seconds > 0):
         raise UserError(f"{flag} is a positive number of seconds, not {seconds!r}")
 
 

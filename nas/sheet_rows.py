@@ -41,7 +41,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "val accuracy": ("validation accuracy", "val acc"),
     "optimizer": ("optimiser",),
     "lr": ("learning rate",),
-    "epochs": ("epoch", "num epochs", "number of epochs", "training epochs"),
+    "epochs": ("num epochs", "number of epochs", "training epochs"),
     "seed": (),
     "notes": ("note", "comment", "comments", "remarks"),
     "date": (),
@@ -64,7 +64,7 @@ MAX_DEPTH, MAX_WIDTH, MAX_KERNEL = 1_000, 100_000, 99  # so that counts stay num
 UNIT = re.compile(r"%|\bpercent\b|[(\[]\s*[km]\s*[)\]]")  # in a title
 BLANK = ("-", "\N{EN DASH}", "\N{EM DASH}", "?", "n/a", "#n/a", "na", "nan", "none", "tbd")
 NUMBERS = (
-    "accuracy", "val accuracy", "parameters", "seed", "residual layers", "kernel sizes",
+    "accuracy", "val accuracy", "parameters", "epochs", "seed", "residual layers", "kernel sizes",
     "shortcut kernels",
 )  # fmt: skip
 """Columns where `BLANK` means none."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-TRAINING = ("architecture_json", "recipe", "recipe_settings")  # its seeds are alike in these
+# The seeds of a training are alike in these.
+TRAINING = ("architecture_json", "recipe", "recipe_settings", "data_fingerprint")
 
 
 def standings(storage: RDBStorage) -> list[dict[str, Any]]:

@@ -187,12 +187,14 @@ def stored_identity(study: Study) -> dict[str, Any]:
 
 
 def stored_schedule(study: Study) -> str:
-    """Say what its scores are of: "one seed of 2 epochs at 16 pixels"; "" where nothing says it."""
+    """Say how its networks are trained: "2 epochs at 16 pixels"; "" where nothing says it."""
     identity = stored_identity(study)
-    epochs, resolution = (identity.get(f"proxy.{name}") for name in ("epochs", "resolution"))
+    names = ("epochs", "resolution", "width_factor")
+    epochs, resolution, factor = (identity.get(f"proxy.{name}") for name in names)
     if epochs is None or resolution is None:
         return ""
-    return f"one seed of {epochs} epoch{'s'[: epochs != 1]} at {resolution} pixels"
+    narrow = "" if factor in (None, 1) else f" and {factor:g} times the widths"
+    return f"{epochs} epoch{'s'[: epochs != 1]} at {resolution} pixels{narrow}"
 
 
 def stored_limits(study: Study) -> dict[str, tuple[int | None, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -48,11 +49,11 @@ def described(arch: Architecture) -> dict[str, Any]:
 def get_trial(study: Study, number: int) -> FrozenTrial:
     """Read a trial by its number (UserError: there is none)."""
     trials = study.get_trials(deepcopy=False)
-    if 0 <= number < len(trials):
+    if isinstance(number, Integral) and 0 <= number < len(trials):
         return trials[number]
     last = len(trials) - 1
     has = "none yet" if not trials else f"0 to {last}" if last else "only 0"
-    raise UserError(f"no trial {number} in study {study.study_name!r}; it has {has}")
+    raise UserError(f"no trial {number!r} in study {study.study_name!r}; it has {has}")
 
 
 def architecture_of(study: Study, number: int) -> Architecture:

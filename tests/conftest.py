@@ -103,7 +103,7 @@ def scored(folder: Path) -> Callable[..., Study]:
     def make(*archs: Architecture, name: str = "mine", url: str | None = None) -> Study:
         storage = open_storage(url or study_url(name))
         wanted = {"data": "synthetic", "limits.num_params": [None, 100_000]}
-        wanted |= {"proxy.peak_lr": 0.4, "proxy.epochs": 2}
+        wanted |= {"proxy.peak_lr": 0.4, "proxy.epochs": 2, "proxy.resolution": 16}
         pruner = optuna.pruners.NopPruner()
         study = open_study(storage, name, wanted, SMALL_SPACE, pruner=pruner, baselines={})
         register = Register(storage.engine, study.user_attrs["token"])

@@ -388,10 +388,10 @@ def test_a_class_called_train_hides_no_other(tmp_path: Path) -> None:
         load_training_data(f"folder:{tmp_path}@8", tmp_path)
 
 
-@pytest.mark.parametrize("part", ["test", "val", "Valid"])
-def test_a_part_beside_the_classes_is_no_class(tmp_path: Path, part: str) -> None:
+@pytest.mark.parametrize(("part", "name"), [("test", "a"), ("val", "a"), ("Valid", "A")])
+def test_a_part_beside_the_classes_is_no_class(tmp_path: Path, part: str, name: str) -> None:
     write_images(tmp_path, {"a": 10, "b": 10})
-    write_images(tmp_path / part, {"a": 10})
+    write_images(tmp_path / part, {name: 10, "another": 10})
     with pytest.raises(UserError, match=f"{part} holds folders of the classes .*; move those into"):
         load_training_data(f"folder:{tmp_path}@8", tmp_path)
 
@@ -405,6 +405,8 @@ def test_classes_do_not_stand_beside_what_the_command_makes(
         (folder / "studies").mkdir()
         assert load_training_data("folder:.@8", folder / "data").class_names == ("a", "b")
         return
+    (folder / "elsewhere").mkdir()
+    (folder / "studies").symlink_to(folder / "elsewhere")
     with pytest.raises(UserError, match="where the command runs and keeps studies/; run it from"):
         load_training_data("folder:.@8", folder / "data")
 

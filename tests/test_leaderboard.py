@@ -15,16 +15,15 @@ import pytest
 from fake_study import SPACE, fake_study, networks, quality
 from optuna.trial import TrialState
 
-from nas.analysis import denoise
+from nas.analysis import agreement, denoise, later_in_words, scored
 from nas.architecture import Architecture
 from nas.cli.leaderboard import print_table
 from nas.complexity import count_macs, count_params
 from nas.errors import UserError
 from nas.find_study import FINALISTS
-from nas.proposed import RETRY_KEY
-from nas.results import COLUMNS, best_trials, leaderboard
+from nas.report.page import render
+from nas.results import COLUMNS, best_trials, later_scores, leaderboard, trials
 from nas.sisters import open_sister
-from nas.trials import MAX_LOST
 
 ARCHS = [arch for arch, _, _ in networks(120, seed=0)]
 NOISE = 0.01
@@ -134,24 +133,22 @@ def test_the_table_says_of_how_many_seeds_the_finalists_are(
     assert last == "finalist: mean of longer runs with other seeds (2 to 5) on the same val images"
 
 
-@pytest.mark.parametrize(("reason", "first"), [("diverged", 2), ("lost", 2), ("interrupted", 1)])
-def test_a_finalist_of_which_a_seed_failed_for_good_is_behind_the_others(
-    reason: str, first: int
+@pytest.mark.parametrize("left", [TrialState.FAIL, TrialState.WAITING, TrialState.RUNNING])
+@pytest.mark.parametrize("is_scored_later", [False, True])
+def test_a_finalist_of_which_a_seed_is_not_scored_is_behind_the_others(
+    left: TrialState, *, is_scored_later: bool
 ) -> None:
     study = fake_study(number=6)
     sister = open_sister(study._storage, study.study_name, FINALISTS)
     for number, values in ((1, [0.9, None]), (2, [0.6, 0.5])):
         for seed, value in enumerate(values):
-            state = TrialState.FAIL if value is None else TrialState.COMPLETE
-            attrs = {"source_trial": number, "seed": seed, "fail_reason": reason}
+            state = left if value is None else TrialState.COMPLETE
+            attrs = {"source_trial": number, "seed": seed}
             sister.add_trial(optuna.create_trial(state=state, value=value, user_attrs=attrs))
-            for _ in range(MAX_LOST if (value, reason) == (None, "lost") else 0):
-                last = sister.trials[-1]
-                history = [*last.system_attrs.get("retry_history", ()), last.number]
-                retry = {"retry_history": history, RETRY_KEY: history[0]}
-                sister.add_trial(
-                    optuna.create_trial(state=state, user_attrs=attrs, system_attrs=retry)
-                )
+    if is_scored_later:
+        attrs = {"source_trial": 1, "seed": 1}
+        sister.add_trial(optuna.create_trial(value=0.8, user_attrs=attrs))
+    first = 1 if is_scored_later else 2
     assert leaderboard(study)["trial"].tolist()[:2] == [first, 3 - first]
 
 
@@ -196,12 +193,35 @@ def test_a_table_says_what_its_scores_are_of(capsys: pytest.CaptureFixture[str])
     study = fake_study(number=6)
     print_table(study, leaderboard(study))
     assert "scores: " not in capsys.readouterr().out  # nobody knows
-    for epochs, words in ((1, "1 epoch"), (4, "4 epochs")):
-        identity = {"proxy.epochs": epochs, "proxy.resolution": 16}
-        study.set_user_attr("identity", json.dumps(identity))
+    for epochs, factor, words in (
+        (1, 1.0, "1 epoch at 16 pixels"),
+        (4, 0.5, "4 epochs at 16 pixels and 0.5 times the widths"),
+    ):
+        identity = {"epochs": epochs, "resolution": 16, "width_factor": factor}
+        set_schedule(study, **identity)
         print_table(study, leaderboard(study))
         *_, last = capsys.readouterr().out.splitlines()
-        assert last == f"scores: one seed of {words} at 16 pixels, on images held out of training"
+        assert last == f"scores: one seed of {words}, on images held out of training"
+
+
+def set_schedule(study: optuna.Study, **settings: float) -> None:
+    identity = {f"proxy.{name}": value for name, value in settings.items()}
+    study.set_user_attr("identity", json.dumps(identity))
+
+
+def test_a_table_says_what_finalists_are_of(capsys: pytest.CaptureFixture[str]) -> None:
+    study = fake_study(number=6)
+    sister = open_sister(study._storage, study.study_name, FINALISTS)
+    set_schedule(sister, epochs=16, resolution=32)
+    origin = {"source_trial": 1, "seed": 1}
+    sister.add_trial(optuna.create_trial(value=0.5, user_attrs=origin))
+    print_table(study, leaderboard(study))
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("finalist: mean of runs of 16 epochs at 32 pixels with other seeds (1)")
+    later = later_scores(study)
+    pairs = agreement(scored(trials(study)), later)
+    assert later_in_words(pairs) == {1: "50.00% finalists, 1\N{MULTIPLICATION SIGN} 16 epochs"}
+    assert "ranked by the mean of runs of 16 epochs at 32 pixels" in render(study)
 
 
 def test_few_networks_are_ranked_by_their_scores() -> None:

@@ -135,6 +135,23 @@ def test_every_accuracy_of_an_export_says_its_recipe_and_its_epochs(scored: Scor
     ]
 
 
+def test_a_network_that_was_never_trained_has_no_epochs(scored: Scored) -> None:
+    study = scored()
+    attrs = {"architecture_json": ARCH.to_json()}
+    for state in (TrialState.PRUNED, TrialState.FAIL, TrialState.WAITING):
+        study.add_trial(optuna.create_trial(state=state, user_attrs=attrs))
+    assert [each.epochs for each in history(study)] == ["", "2", ""]
+
+
+def test_missing_epochs_are_none_and_the_best_epoch_is_another_column(scored: Scored) -> None:
+    study = scored()
+    Path("a.csv").write_text(
+        'blocks,channels,accuracy,epochs,epoch\n"1,1","4,8",0.5,-,180\n"1,1","8,8",0.6,200,170\n'
+    )
+    assert verdicts("a.csv") == ["imported", "imported"]
+    assert [each.epochs for each in history(study)] == ["", "200"]
+
+
 def test_importing_twice_adds_nothing(scored: Scored) -> None:
     study = scored()
     Path("a.csv").write_text(TWO + 'none,"3,1","4,8",\n')

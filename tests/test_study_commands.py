@@ -196,6 +196,7 @@ def test_show_tells_everything_of_a_trial(
     assert str(arch) in out
     assert "{" not in out
     assert "retrain 0: strong, 200 epochs, seed 3: test 75.00%" in out
+    assert "(one seed of 2 epochs at 16 pixels)" in out
 
 
 @pytest.mark.parametrize(("num_trials", "has"), [(0, "none yet"), (1, "only 0"), (2, "0 to 1")])

@@ -65,6 +65,7 @@ def print_table(study: Study, frame: pd.DataFrame, by: str = "finalist") -> None
     """
     from rich.table import Table
 
+    from nas.find_study import FINALISTS, find_sister
     from nas.study import stored_schedule
 
     seeds, console = frame["finalist_seeds"].dropna(), table_console()
@@ -91,11 +92,13 @@ def print_table(study: Study, frame: pd.DataFrame, by: str = "finalist") -> None
         table.add_row(*(row[title] for title in titles))
     console.print(table)
     if schedule := stored_schedule(study):
-        console.print(f"scores: {schedule}, on images held out of training")
+        console.print(f"scores: one seed of {schedule}, on images held out of training")
     if "finalist" in titles:
         number = str(few) if few == many else f"{few} to {many}"
+        sister = find_sister(study, FINALISTS)
+        runs = f"runs of {of}" if sister and (of := stored_schedule(sister)) else "longer runs"
         console.print(
-            f"finalist: mean of longer runs with other seeds ({number}) on the same val images"
+            f"finalist: mean of {runs} with other seeds ({number}) on the same val images"
         )
 
 

@@ -127,6 +127,7 @@ def _names(text: str | None) -> list[str] | None:
 def print_summary(retrained: list[Retrained]) -> None:
     """Print mean and spread over seeds of every network and split, and where the files are."""
     from nas.history import in_epochs
+    from nas.saved_model import WEIGHTS
 
     groups: dict[tuple[str, str], list[Retrained]] = {}
     for each in retrained:
@@ -137,7 +138,7 @@ def print_summary(retrained: list[Retrained]) -> None:
         number = f"{len(seeds)} seed{'s'[: len(seeds) > 1]}"
         epochs = in_epochs(str(seeds[0].epochs))
         print(f"{name}: {split} {plain}, flip-averaged {flipped}, {epochs}, {number}")
-        if seeds[0].folder.is_dir():
+        if any((each.folder / WEIGHTS).is_file() for each in seeds):
             print(f"files: {seeds[0].folder.parent}")
 
 

@@ -38,6 +38,7 @@ def show(
 def _describe(study: Study, number: int) -> dict[str, Any]:
     from nas.history import SEARCH, history
     from nas.notes import notes
+    from nas.study import stored_schedule
     from nas.trials import get_trial
 
     found = get_trial(study, number)
@@ -57,6 +58,7 @@ def _describe(study: Study, number: int) -> dict[str, Any]:
         "trial": number,
         "state": found.state.name,
         "val_accuracy": found.value,
+        "schedule": stored_schedule(study),
         "started": _iso(found.datetime_start),
         "ended": _iso(found.datetime_complete),
         "arch_id": arch_id,
@@ -88,9 +90,11 @@ def _print(described: dict[str, Any]) -> None:
         attrs["budget_share"] = percent(share)
     later = described.pop("later")
     print(f"trial {described['trial']} of {described['study']}: {described['state']}")
+    val = described["val_accuracy"]
+    of = f" (one seed of {described['schedule']})" if described["schedule"] else ""
     lines = {
         "architecture": attrs.pop("architecture", None),
-        "val accuracy": None if (val := described["val_accuracy"]) is None else percent(val),
+        "val accuracy": None if val is None else f"{percent(val)}{of}",
         "notes": described["notes"],
         "started": described["started"],
         "ended": described["ended"],

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from nas import analysis, results
 from nas.architecture import Architecture
 from nas.files import make_folder, write_whole
+from nas.find_study import FINALISTS, find_sister
 from nas.notes import notes
 from nas.report import figures, stage_figures
 from nas.report.drawing import draw
@@ -95,8 +96,14 @@ class Page:
 
     @property
     def schedule(self) -> str:
-        """What a score is of."""
+        """How a network is trained for its score."""
         return stored_schedule(self.study)
+
+    @property
+    def finalist_schedule(self) -> str:
+        """The same of a finalist."""
+        sister = find_sister(self.study, FINALISTS)
+        return stored_schedule(sister) if sister else ""
 
     @cached_property
     def trials(self) -> pd.DataFrame:

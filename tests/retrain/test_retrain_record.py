@@ -157,7 +157,7 @@ def test_a_training_on_other_images_is_named_so_and_gives_the_study_no_accuracy(
     assert f"| tiny | 2 | 0 | test of negative | {retrained.accuracy:.2%} |" in note
     (tried,) = (each for each in history(study) if each.kind == "retrain")
     assert (tried.recipe, tried.accuracy, tried.val_accuracy) == ("tiny on negative", None, None)
-    assert tried.result == f"scored {retrained.accuracy:.2%} there"
+    assert tried.result == f"scored test {retrained.accuracy:.2%} there"
     (standing,) = standings(open_storage(study_url(NAME)))
     assert (standing["retrained"], standing["best_accuracy"]) == (1, None)
 

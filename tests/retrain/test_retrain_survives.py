@@ -280,7 +280,7 @@ def test_no_files_are_named_that_are_not_there(
         f"files: {retrained[0].folder.parent}",
     ]
     shutil.rmtree(retrained[0].folder)
-    print_summary(retrained)
+    print_summary(outside())
     assert capsys.readouterr().out.splitlines() == told[:1]
 
 
