@@ -8,8 +8,8 @@ under the full recipes. `called` is the step as it is written, `replayed` what `
 (`nas.replayed`), `compiled` with `torch.compile` before. An epoch warms up, the second is timed.
 Losses of the first epoch are printed beside: called and replayed must have the same.
 
-With `--processes 1 2 3`, so many processes at once time steps of a small network too, as that many
-workers on one GPU would: `step_ms` is then that of a step of any of them, by the clock.
+With `--processes 1 2 3`, so many processes at once time steps of a small network too, at 32 pixels,
+as that many workers on one GPU would: `step_ms` is then that of a step of any, by the clock.
 
 cuDNN's choice is kept for a process and a shape, so that `--cudnn-benchmark` needs one of its own.
 `data` is the time of the batches alone, without steps.
@@ -18,9 +18,12 @@ cuDNN's choice is kept for a process and a shape, so that `--cudnn-benchmark` ne
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
+import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -34,6 +37,7 @@ from nas.architecture import Architecture
 from nas.batches import Batches
 from nas.complexity import count
 from nas.data import load_training_data
+from nas.errors import brief
 from nas.full_training import FullData
 from nas.model import build_model
 from nas.presets import hand_made_network
@@ -42,6 +46,7 @@ from nas.recipe import RetrainConfig
 from nas.training import start_training, train
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from multiprocessing.synchronize import Barrier
 
     from nas.split import Split
@@ -146,6 +151,7 @@ def side_by_side(number: int, steps: int) -> dict[str, object]:
         process.join()
     cost = count(SMALL)
     return {
+        "case": "standard, 32 pixels",
         "network": str(SMALL),
         "num_params": cost.num_params,
         "num_macs": cost.num_macs,
@@ -164,7 +170,7 @@ def _epoch(barrier: Barrier, steps: int) -> None:
 
 
 def main() -> None:
-    """Measure, print, write at once."""
+    """Measure, print, and write each row at once: the machine may be taken away."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", type=int, default=8, help="random ones")
     parser.add_argument("--steps", type=int, default=50, help="an epoch")
@@ -181,26 +187,43 @@ def main() -> None:
         f"standard, {side} pixels": (proxy_case(side, arguments.steps), archs)
         for side in arguments.resolutions
     } | {name: (recipe_case(name, 2 * arguments.steps), archs[:2]) for name in RECIPES}
-    rows = []
-    for name, (case, trained) in cases.items():
-        timed(trained[0], case, "called", is_compiled=False)  # loads kernels
-        measured = [data_alone(case)]
-        for arch in trained:
-            for is_compiled in (
-                (False, True) if arguments.compile and arch == HAND_MADE else (False,)
-            ):
-                measured += [timed(arch, case, way, is_compiled=is_compiled) for way in WAYS]
-        if name == "standard, 32 pixels":
-            measured += [
-                side_by_side(number, 8 * arguments.steps) for number in arguments.processes
-            ]
-        for row in measured:
-            rows.append({"case": name, "batch_size": case[0].batch_size, **row})
-            print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
+    rows: list[dict[str, object]] = []
+    for row in measured(cases, arguments):
+        rows.append(row)
+        print(*(f"{key}={value}" for key, value in row.items()), flush=True)
         if arguments.out:
-            columns = {key: "" for row in rows for key in row}
+            columns = {key: "" for each in rows for key in each}
             head = machine("cuda") | {"cudnn": torch.backends.cudnn.version()}
-            write_rows(arguments.out, [columns | row for row in rows], head)
+            write_rows(arguments.out, [columns | each for each in rows], head)
+
+
+def measured(
+    cases: Mapping[str, tuple[Case, Sequence[Architecture]]], arguments: argparse.Namespace
+) -> Iterator[dict[str, object]]:
+    """Yield the rows of all cases, several processes at once last; what fails is told instead."""
+    runs: list[tuple[str, Case, Callable[[], dict[str, object]]]] = []
+    for name, (case, trained) in cases.items():
+        runs.append((name, case, partial(data_alone, case)))
+        for arch in trained:
+            compiled = (False, True) if arguments.compile and arch == HAND_MADE else (False,)
+            runs += [
+                (name, case, partial(timed, arch, case, way, is_compiled=is_compiled))
+                for is_compiled, way in itertools.product(compiled, WAYS)
+            ]
+    name, (case, _) = next(iter(cases.items()))
+    for number in arguments.processes:
+        runs.append((name, case, partial(side_by_side, number, 8 * arguments.steps)))
+    case_before = ""
+    for name, case, run in runs:
+        try:
+            if name != case_before:
+                timed(HAND_MADE, case, "called", is_compiled=False)  # loads kernels
+            row = run()
+        except (RuntimeError, ArithmeticError) as error:
+            print(f"{name}: {brief(error)}", file=sys.stderr, flush=True)
+        else:
+            yield {"case": name, "batch_size": case[0].batch_size, **row}
+        case_before = name
 
 
 if __name__ == "__main__":

@@ -145,20 +145,6 @@ def test_a_replayed_training_gives_what_a_called_one_gives(
         torch.testing.assert_close(replayed[name], value, rtol=0.0, atol=0.0, msg=name)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_network_that_waits_for_the_device_is_told_so(few: ProxyData) -> None:
-    class Waits(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images * (1.0 if images.sum().item() else 0.5)
-
-    split = Split(few.train.images, few.train.labels).to("cuda")
-    batches = Batches(split, Normalization.of(split.images), 100, 0)
-    model = torch.nn.Sequential(Waits(), build_model(NETWORK)).to("cuda")
-    with pytest.raises(RuntimeError, match="must not wait for the device") as caught:
-        list(train(model, batches, TrainingConfig(epochs=1, peak_lr=0.05, precision="bfloat16")))
-    assert not is_device_lost(caught.value)
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_search_and_a_full_training_of_what_it_found(
     tiny_files: Callable[..., Study], folder: Path, device: str, workers: int
@@ -171,3 +157,18 @@ def test_a_search_and_a_full_training_of_what_it_found(
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     made_with = [json.loads(trial.user_attrs["provenance"]) for trial in study.trials]
     assert {made["device"].partition(":")[0] for made in made_with} == {device}
+
+
+# Last: what torch 2.11 keeps of a recording that failed has its allocator free less from then on.
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_network_that_waits_for_the_device_is_told_so(few: ProxyData) -> None:
+    class Waits(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images * (1.0 if images.sum().item() else 0.5)
+
+    split = Split(few.train.images, few.train.labels).to("cuda")
+    batches = Batches(split, Normalization.of(split.images), 100, 0)
+    model = torch.nn.Sequential(Waits(), build_model(NETWORK)).to("cuda")
+    with pytest.raises(RuntimeError, match="must not wait for the device") as caught:
+        list(train(model, batches, TrainingConfig(epochs=1, peak_lr=0.05, precision="bfloat16")))
+    assert not is_device_lost(caught.value)

@@ -189,7 +189,10 @@ def test_numbers_of_seeds_are_whole_beside_networks_without_finalists(
     assert "(" not in third
 
 
-def test_a_table_says_what_its_scores_are_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_says_what_its_scores_are_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     study = fake_study(number=6)
     print_table(study, leaderboard(study))
     assert "scores: " not in capsys.readouterr().out  # nobody knows
@@ -209,7 +212,10 @@ def set_schedule(study: optuna.Study, **settings: float) -> None:
     study.set_user_attr("identity", json.dumps(identity))
 
 
-def test_a_table_says_what_finalists_are_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_says_what_finalists_are_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     study = fake_study(number=6)
     sister = open_sister(study._storage, study.study_name, FINALISTS)
     set_schedule(sister, epochs=16, resolution=32)
