@@ -14,10 +14,10 @@ measures these networks instead, such as those a search found.
 Data set, budget, space and base schedule are the CSV's head; a measurement of another kind is
 another file. Precision is part of it, by default what the device is best at: a file that was begun
 in bfloat16 goes on elsewhere with `--precision bfloat16`. At 5M, on a GPU that is at hand for
-minutes:
+minutes (by 33 ms a step on an H200, 11 of them; each row is written when its run has ended):
 
-    python benchmarks/proxy_fidelity.py --budget 5e6 --base standard --device cuda --networks 8 \
-        --reference-epochs 12 --only reference epochs4 resolution16 epochs8resolution16
+    python benchmarks/proxy_fidelity.py --budget 5e6 --base standard --device cuda --networks 6 \
+        --reference-epochs 12 --only reference epochs4 resolution16 epochs8resolution16 --rows FILE
 """
 
 from __future__ import annotations
