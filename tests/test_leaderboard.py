@@ -29,6 +29,20 @@ ARCHS = [arch for arch, _, _ in networks(120, seed=0)]
 NOISE = 0.01
 
 
+def add_finalists(study: optuna.Study, scores: dict[int, list[float]]) -> None:
+    """Score networks again, each with so many seeds."""
+    sister = open_sister(study._storage, study.study_name, FINALISTS)
+    for number, values in scores.items():
+        for seed, value in enumerate(values):
+            origin = {"source_trial": number, "seed": seed}
+            sister.add_trial(optuna.create_trial(value=value, user_attrs=origin))
+
+
+def set_schedule(study: optuna.Study, **settings: float) -> None:
+    identity = {f"proxy.{name}": value for name, value in settings.items()}
+    study.set_user_attr("identity", json.dumps(identity))
+
+
 def frame(archs: list[Architecture], accuracies: list[float]) -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -109,11 +123,7 @@ def test_finalists_are_ranked_first_by_their_mean_and_the_rest_by_estimate() -> 
     """The two of the lowest estimates, rescored still lower."""
     study = fake_study(number=60, noise=NOISE)
     *rest, one, other = best_trials(study, 60, by="denoised")
-    sister = open_sister(study._storage, study.study_name, FINALISTS)
-    for number, scores in ((one, (0.1, 0.4)), (other, (0.3, 0.3))):
-        for seed, score in enumerate(scores):
-            origin = {"source_trial": number, "seed": seed}
-            sister.add_trial(optuna.create_trial(value=score, user_attrs=origin))
+    add_finalists(study, {one: [0.1, 0.4], other: [0.3, 0.3]})
     assert list(leaderboard(study)["trial"]) == [other, one, *rest]
     raw = best_trials(study, 60, by="raw")
     assert rest != [number for number in raw if number in rest], "this test shows too little"
@@ -123,11 +133,7 @@ def test_the_table_says_of_how_many_seeds_the_finalists_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     study = fake_study(number=6)
-    sister = open_sister(study._storage, study.study_name, FINALISTS)
-    for number, num_seeds in ((1, 2), (2, 5)):
-        for seed in range(num_seeds):
-            origin = {"source_trial": number, "seed": seed}
-            sister.add_trial(optuna.create_trial(value=0.5, user_attrs=origin))
+    add_finalists(study, {1: 2 * [0.5], 2: 5 * [0.5]})
     print_table(study, leaderboard(study))
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "finalist: mean of longer runs with other seeds (2 to 5) on the same val images"
@@ -159,9 +165,7 @@ def test_a_narrow_table_keeps_the_score_that_ranks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, by: str, kept: str
 ) -> None:
     study = fake_study(number=6)
-    sister = open_sister(study._storage, study.study_name, FINALISTS)
-    origin = {"source_trial": 1, "seed": 0}
-    sister.add_trial(optuna.create_trial(value=0.5, user_attrs=origin))
+    add_finalists(study, {1: [0.5]})
     monkeypatch.setenv("COLUMNS", "70")
     print_table(study, leaderboard(study, by=by), by)
     told = capsys.readouterr().out
@@ -174,11 +178,7 @@ def test_numbers_of_seeds_are_whole_beside_networks_without_finalists(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     study = fake_study(number=6)
-    sister = open_sister(study._storage, study.study_name, FINALISTS)
-    for number, seeds in ((1, 2), (2, 1)):
-        for seed in range(seeds):
-            origin = {"source_trial": number, "seed": seed}
-            sister.add_trial(optuna.create_trial(value=0.5 + number / 10, user_attrs=origin))
+    add_finalists(study, {1: [0.6, 0.6], 2: [0.7]})
     frame = leaderboard(study)
     written = frame["finalist_seeds"].to_csv(index=False, header=False)
     assert written.split() == ["1", "2", *['""'] * 4]
@@ -207,20 +207,14 @@ def test_a_table_says_what_its_scores_are_of(
         assert last == f"scores: one seed of {words}, on images held out of training"
 
 
-def set_schedule(study: optuna.Study, **settings: float) -> None:
-    identity = {f"proxy.{name}": value for name, value in settings.items()}
-    study.set_user_attr("identity", json.dumps(identity))
-
-
 def test_a_table_says_what_finalists_are_of(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     study = fake_study(number=6)
+    add_finalists(study, {1: [0.5]})
     sister = open_sister(study._storage, study.study_name, FINALISTS)
     set_schedule(sister, epochs=16, resolution=32)
-    origin = {"source_trial": 1, "seed": 1}
-    sister.add_trial(optuna.create_trial(value=0.5, user_attrs=origin))
     print_table(study, leaderboard(study))
     *_, last = capsys.readouterr().out.splitlines()
     assert last.startswith("finalist: mean of runs of 16 epochs at 32 pixels with other seeds (1)")
