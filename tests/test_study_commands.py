@@ -30,7 +30,7 @@ from nas.history import history
 from nas.notes import notes, set_note, write_note
 from nas.proposed import trial_id
 from nas.register import Register
-from nas.results import refused_draws
+from nas.results import later_scores, refused_draws
 from nas.sisters import open_sister, retrained_table
 from nas.storage import open_storage
 from nas.study import stored_space
@@ -117,6 +117,18 @@ def test_the_best_test_accuracy_is_a_mean_over_seeds_and_no_lucky_one(
     assert "trial 0, 2 epochs: val 50.00%" in told
     assert ", strong, seed 0: test 50.00%" in told
     assert ", strong, seed 1: test 87.50%" in told
+
+
+def test_accuracies_on_two_versions_of_a_data_set_are_not_averaged(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(ARCH)
+    for seed, (accuracy, images) in enumerate([(0.5, "before"), (0.75, "after")]):
+        record(study, ARCH, accuracy, split="test", seed=seed, data_fingerprint=images)
+    run("list", "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["best_accuracy"] == 0.75
+    assert later_scores(study)["attempt"].nunique() == 2
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
