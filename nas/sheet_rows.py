@@ -62,12 +62,8 @@ NEEDED = ("blocks", "channels")
 HEADER_WITHIN = 20  # rows from the top: titles and merged cells stand above the header
 MAX_DEPTH, MAX_WIDTH, MAX_KERNEL = 1_000, 100_000, 99  # so that counts stay numbers of 64 bits
 UNIT = re.compile(r"%|\bpercent\b|[(\[]\s*[km]\s*[)\]]")  # in a title
+WORDS = ("name", "notes")  # columns where what follows is a text like any other
 BLANK = ("-", "\N{EN DASH}", "\N{EM DASH}", "?", "n/a", "#n/a", "na", "nan", "none", "tbd")
-NUMBERS = (
-    "accuracy", "val accuracy", "parameters", "epochs", "seed", "residual layers", "kernel sizes",
-    "shortcut kernels",
-)  # fmt: skip
-"""Columns where `BLANK` means none."""
 LISTS = ("blocks", "channels", "kernel sizes", "shortcut kernels", "block types")
 
 
@@ -201,7 +197,7 @@ def _parse(number: int, header: Sequence[Column], row: Sequence[str]) -> Row | U
     units = {column.name: column.unit for column in header}
     try:
         cells = _by_name(header, row)
-        for name in NUMBERS:
+        for name in COLUMNS.keys() - WORDS:
             if cells.get(name, "").strip().lower() in BLANK:
                 del cells[name]
         return Row(

@@ -37,6 +37,11 @@ METRIC = "val_accuracy"
 IMPORTED = "imported"  # the recipe of what was trained elsewhere
 SETUP_SECONDS = 10  # how long a process waits for another one that is creating the study
 LIMITS = "limits."  # before a cost's name, in an identity
+LIMITS_IN_WORDS = {
+    f"{LIMITS}num_params": "parameters (least, most)",
+    f"{LIMITS}num_macs": "multiply-adds (least, most)",
+    f"{LIMITS}size_bytes": "bytes (least, most)",
+}
 
 
 def identity(
@@ -142,7 +147,7 @@ def refuse_other(study: Study, wanted: Mapping[str, Any], space: SearchSpace) ->
     found = json.loads(attrs["identity"])
     if _are_folders(found, wanted):
         found = {**found, "data": wanted["data"]}
-    different = differences(found, wanted)
+    different = differences(_in_words(found), _in_words(wanted))
     if not space.includes(stored_space(study)):
         different.append("the search space there is not part of the one asked for")
     if different:
@@ -150,6 +155,10 @@ def refuse_other(study: Study, wanted: Mapping[str, Any], space: SearchSpace) ->
             f"study {study.study_name!r} holds scores that cannot be compared: "
             f"{'; '.join(different)}. To start a new one: --study {_free_name(study)}"
         )
+
+
+def _in_words(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {LIMITS_IN_WORDS.get(name, name): value for name, value in identity.items()}
 
 
 def _are_folders(*identities: Mapping[str, Any]) -> bool:
@@ -188,7 +197,11 @@ def stored_identity(study: Study) -> dict[str, Any]:
 
 def stored_schedule(study: Study) -> str:
     """Say how its networks are trained: "2 epochs at 16 pixels"; "" where nothing says it."""
-    identity = stored_identity(study)
+    return schedule(stored_identity(study))
+
+
+def schedule(identity: Mapping[str, Any]) -> str:
+    """Say how the networks of studies of this identity are trained; "" where nothing says it."""
     names = ("epochs", "resolution", "width_factor")
     epochs, resolution, factor = (identity.get(f"proxy.{name}") for name in names)
     if epochs is None or resolution is None:

@@ -610,12 +610,13 @@ def test_a_fraction_in_a_column_of_percent_is_refused(scored: Scored) -> None:
 def test_what_stands_for_a_missing_number_is_none(scored: Scored, blank: str) -> None:
     study = scored()
     Path("a.csv").write_text(
-        "name,blocks,channels,accuracy,params,seed,residual layers,kernel sizes,shortcut kernels\n"
-        f'{blank},"1,1","4,8"{f",{blank}" * 6}\n'
+        "name,blocks,channels,accuracy,params,seed,residual layers,kernel sizes,shortcut kernels,"
+        f'lr,epochs,optimizer,date,block types\n{blank},"1,1","4,8"{f",{blank}" * 11}\n'
     )
     assert verdicts("a.csv") == ["imported"]
     (found,) = history(study)
     assert (found.name, found.accuracy, found.seed) == (blank, None, None)
+    assert (found.lr, found.epochs, found.optimizer, found.date) == ("", "", "", "")
     assert found.arch.stages == ARCH.stages
 
 

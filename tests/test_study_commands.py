@@ -70,6 +70,7 @@ def test_list_says_where_each_study_stands(
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["study"], row["complete"], row["fail"], row["retrained"]) == (NAME, 2, 0, 1)
     assert (row["best_val_accuracy"], row["best_accuracy"]) == (study.best_value, 0.75)
+    assert row["schedule"] == "2 epochs at 16 pixels"
     assert (row["data"], row["max_params"]) == ("synthetic", 100_000)
     run("list")
     out = capsys.readouterr().out
@@ -107,16 +108,17 @@ def test_the_best_test_accuracy_is_a_mean_over_seeds_and_no_lucky_one(
 ) -> None:
     study = scored(ARCH, OTHER)
     for seed, (lucky, steady) in enumerate([(0.5, 0.75), (0.875, 0.75)]):
-        record(study, ARCH, lucky, split="test", seed=seed)
-        record(study, OTHER, steady, split="test", seed=seed)
+        record(study, ARCH, lucky, split="test", seed=seed, epochs=24)
+        record(study, OTHER, steady, split="test", seed=seed, epochs=12)
     run("list", "--json")
     (row,) = json.loads(capsys.readouterr().out)
     assert row["best_accuracy"] == 0.75
+    assert (row["best_accuracy_seeds"], row["best_accuracy_epochs"]) == (2, 12)
     run("tried", "--blocks", "1,1", "--widths", "4,8")
     told = capsys.readouterr().out
     assert "trial 0, 2 epochs: val 50.00%" in told
-    assert ", strong, seed 0: test 50.00%" in told
-    assert ", strong, seed 1: test 87.50%" in told
+    assert ", strong, 24 epochs, seed 0: test 50.00%" in told
+    assert ", strong, 24 epochs, seed 1: test 87.50%" in told
 
 
 def test_accuracies_on_two_versions_of_a_data_set_are_not_averaged(
@@ -140,18 +142,21 @@ def test_on_a_narrow_terminal_a_list_has_fewer_columns_and_whole_numbers(
 ) -> None:
     study = scored(ARCH, OTHER, name="a-study-of-a-long-name")
     study.tell(study.ask(), state=TrialState.FAIL)
-    record(study, ARCH, 0.75, split="test")
+    record(study, ARCH, 0.75, split="test", epochs=12)
     run("list", "--json")
     (row,) = json.loads(capsys.readouterr().out)
     monkeypatch.setenv("COLUMNS", str(columns))
     run("list")
     title, first, *_ = capsys.readouterr().out.splitlines()
-    is_narrow = columns < 100
-    others = [] if is_narrow else ["failed", "retrained"]
+    others = [] if columns < 100 else ["failed", "retrained"]
     assert [each for each in ("failed", "retrained") if each in title] == others
     last = row["last"].replace("T", " ")[:16]
-    numbers = ["2", "51.00%", "75.00%"] if is_narrow else ["2", "1", "51.00%", "1", "75.00%"]
-    assert first.split()[1:] == [*numbers, *last.split()]
+    numbers = {
+        60: ["2", "51.00%", "75.00%"],
+        80: ["2", "51.00%", "2", "75.00%"],
+        120: ["2", "1", "51.00%", "2", "1", "75.00%", "12", "1"],
+    }
+    assert first.split()[1:] == [*numbers[columns], *last.split()]
 
 
 def test_on_40_columns_a_list_keeps_names_and_scores(

@@ -13,7 +13,8 @@ from nas.cli.words import percent
 from nas.errors import UserError
 
 # Where a terminal has fewer columns than these.
-LEFT_OUT = {100: ("running", "failed", "finalists", "retrained", "imported"), 60: ("last",)}
+COUNTS = ("running", "failed", "finalists", "retrained", "imported")
+LEFT_OUT = {100: (*COUNTS, "test epochs", "test seeds"), 80: ("epochs",), 60: ("last",)}
 
 
 def list_(
@@ -94,9 +95,12 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
         "running": f"{row['running']:,}",
         "failed": f"{row['fail']:,}",
         "best val": percent(row["best_val_accuracy"]),
+        "epochs": str(row["epochs"] or "-"),
         "finalists": f"{row['finalists']:,}",
         "retrained": f"{row['retrained']:,}",
         "imported": f"{row['imported']:,}",
         "best test": percent(row["best_accuracy"]),
+        "test epochs": str(row["best_accuracy_epochs"] or "-"),
+        "test seeds": str(row["best_accuracy_seeds"]),
         "last": (row["last"] or "-").replace("T", " ")[:16],
     }
