@@ -95,20 +95,22 @@ def read(path: Path, more: Sequence[Path] = ()) -> pd.DataFrame:
 
     Args:
         path: The CSV.
-        more: Further ones, such as of another precision; rows of the first one's networks count.
+        more: Further ones, such as of another precision; rows of the first one's networks count,
+            but for runs that a file before has.
     """
     rows = _read(path)
     numbers = dict(zip(rows["arch_id"], rows["network"], strict=True))
     for other in map(_read, more):
         known = other[other["arch_id"].isin(numbers)]
         rows = pd.concat([rows, known.assign(network=known["arch_id"].map(numbers))])
+    rows = rows.drop_duplicates(["network", "candidate", "seed"])
     return on_one_device(rows.reset_index(drop=True))
 
 
 def _read(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8") as file:
         device = json.loads(file.readline().removeprefix("#")).get("device", "cpu")
-    frame = pd.read_csv(path, comment="#", dtype={"train_losses": str})
+    frame = pd.read_csv(path, comment="#", dtype={"train_losses": str, "arch_id": str})
     alike = frame.groupby("network")["arch_id"].nunique()
     if (alike > 1).any():
         sys.exit(f"error: {path} has several networks of the number {alike.idxmax()}")

@@ -9,7 +9,8 @@ signal, keeps all it did, and the next call goes on with it. What is finished is
 
 `DIR/results` holds what is to publish: small files, and the report. For a machine that is lent,
 `--pack OUT` leaves the work folder in OUT instead, as files of 15 MB at most (databases, results,
-the newest checkpoint), and `--unpack OUT` makes the work folder of them where there is none yet.
+the newest checkpoint), also after each command, and `--unpack OUT` makes the work folder of them
+where there is none yet.
 `--short` is made for one call: a search of 6 trials, one seed of a short schedule, nothing that
 tells networks apart. `--tiny` tries all of it on a CPU, on generated images. See docs/headline.md.
 """
@@ -47,8 +48,6 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Do a piece, or what is next."""
-    # Commands inherit what is ignored here, and could not be stopped.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     deadline = time.monotonic() - CLOSING_SECONDS
     asked = parsed(argv)
     session = Session(
@@ -57,11 +56,15 @@ def main(argv: list[str] | None = None) -> int:
         asked.data.resolve(),
         asked.device,
         deadline + 60 * asked.minutes,
+        asked.pack,
     )
+    # Where they are ignored here, commands ignore them too, and could not be stopped.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, lambda *_: session.stop())
     if asked.unpack is not None:
         try:
             unpack(asked.unpack, session.work)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, FileExistsError) as error:
             print(f"error: --unpack: {error}", file=sys.stderr)
             return 2
     session.results.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARE_PLANNED = 0.9  # of the minutes for trainings; the rest is start-up
+WINNER, PACE = "winner.json", "winner_throughput.csv"  # its network, and its images a second
 SEARCHED = 1.7  # a step of eight random networks of the window, to ResNet26_97's (H200)
 
 
@@ -29,7 +30,8 @@ class Scale:
         search: Further flags of search.py.
         baseline: What retrain.py is told to train the hand-made network.
         proxied: Further flags of training_speed.py.
-        timed: Flags of retrain_throughput.py.
+        timed: Flags of retrain_throughput.py, of the hand-made network.
+        paced: Likewise, of the winner.
         settings: Flags of every full training.
         num_images: Of an epoch of full training.
         search_epochs: Of all proxy runs of the search.
@@ -48,6 +50,7 @@ class Scale:
     baseline: str
     proxied: str
     timed: str
+    paced: str
     settings: str
     num_images: int
     search_epochs: int
@@ -56,7 +59,7 @@ class Scale:
     schedules: tuple[int, ...]
     minutes: tuple[float, float]
     fast_epochs: tuple[int, ...]
-    pieces: tuple[str, ...] = ("speed", "search", "seed", "strong", "longest", "fast")
+    pieces: tuple[str, ...] = ("speed", "search", "pace", "seed", "strong", "longest", "fast")
 
 
 FULL = Scale(
@@ -67,6 +70,7 @@ FULL = Scale(
     baseline="--model ResNet26_97",
     proxied="",
     timed="--model ResNet26_97 --recipes strong seed --steps 100 --rounds 5 --workers 12",
+    paced="--steps 100 --rounds 3",
     settings="",
     num_images=50_000,
     search_epochs=200 * 4 + 15 * 16,  # trials of `standard`, then 5x3 finalists
@@ -82,11 +86,12 @@ SHORT = replace(
     search="--budget 5e6 --trials 6 --finalists 0",
     proxied="--steps 20 --repeats 2",
     timed="--model ResNet26_97 --recipes strong seed --steps 30 --rounds 3 --workers 12",
+    paced="--steps 30 --rounds 1",
     search_epochs=6 * 4,
     seeds=1,
     schedules=(5, 8, 10, 15, 20, 30),
     minutes=(1.0, 0.0),
-    pieces=("speed", "search", "strong"),
+    pieces=("speed", "search", "pace", "strong"),
 )
 TINY = Scale(
     study="synthetic-resnet-20k-quick-epochs1-resolution8",
@@ -96,6 +101,7 @@ TINY = Scale(
     baseline="--trial 0",
     proxied="--steps 1 --repeats 1",
     timed="--model ResNet-20 --recipes strong seed --steps 1 --rounds 1 --workers 1",
+    paced="--steps 1 --rounds 1",
     settings="--resolution 8 --batch-size 1000",
     num_images=10_000,
     search_epochs=2 + 4,
@@ -134,7 +140,9 @@ class Plan:
         seconds_an_epoch: Of full training, by recipe; without those that could not be measured.
         seconds_a_proxy_epoch: Likewise, of a proxy run of a network of the full size, or `None`.
         winner: The trial that the search names on validation, and what it is; `None` before.
-        strong_epochs: Of the comparison; `None` before there is a winner.
+        pace: Seconds of its epoch under `strong`, by those of the hand-made network; 1 where they
+            could not be measured; `None` before.
+        strong_epochs: Of the comparison; `None` before there is a pace.
         longest_epochs: Of the longest schedule, likewise.
     """
 
@@ -142,6 +150,7 @@ class Plan:
     seconds_an_epoch: dict[str, float]
     seconds_a_proxy_epoch: float | None
     winner: dict[str, Any] | None = None
+    pace: float | None = None
     strong_epochs: int | None = None
     longest_epochs: int | None = None
 
@@ -170,11 +179,7 @@ def fitting_epochs(schedules: Sequence[int], seconds_an_epoch: float | None, min
 
 def plan_speeds(scale: Scale, results: Path) -> Plan:
     """Begin a plan with the measured speeds, of which any may be missing."""
-    speeds = {
-        row["recipe"]: float(row["images_per_second"])
-        for row in read_rows(results / "retrain_throughput.csv")
-        if row["loop"] == "nas"
-    }
+    speeds = _speeds(results / "retrain_throughput.csv")
     trial = [r for r in read_rows(results / "training_speed.csv") if r["what"] == "trial"]
     return Plan(
         study=scale.study,
@@ -183,15 +188,25 @@ def plan_speeds(scale: Scale, results: Path) -> Plan:
     )
 
 
-def plan_epochs(scale: Scale, plan: Plan, winner: dict[str, Any]) -> Plan:
+def _speeds(path: Path) -> dict[str, float]:
+    """Give the images a second of this tool's loop, by recipe; of none where none was measured."""
+    return {
+        row["recipe"]: float(row["images_per_second"])
+        for row in read_rows(path)
+        if row["loop"] == "nas"
+    }
+
+
+def plan_epochs(scale: Scale, plan: Plan, results: Path) -> Plan:
     """Decide on the epochs by what one of the winner takes, and one of the hand-made network."""
     strong = plan.seconds_an_epoch.get("strong")
-    pace = winner["pace"]
+    speed = _speeds(results / PACE).get("strong")
+    pace = scale.num_images / speed / strong if speed and strong else 1.0
     for_both, for_longest = scale.minutes
     of_both, of_longest = (strong and strong * n for n in (scale.seeds * (1 + pace), pace))
     return replace(
         plan,
-        winner=winner,
+        pace=round(pace, 3),
         strong_epochs=fitting_epochs(scale.schedules, of_both, for_both),
         longest_epochs=fitting_epochs(scale.schedules, of_longest, for_longest),
     )
@@ -223,6 +238,18 @@ def search(scale: Scale, plan: Plan | None) -> list[Command]:
     seconds = an_epoch and an_epoch * scale.search_epochs * SEARCHED
     flags = f"--dataset {scale.dataset} --study {scale.study}"
     return [Command(f"search.py {scale.search} {flags}", seconds)]
+
+
+def pace(scale: Scale, _plan: Plan | None) -> list[Command]:
+    """Time full training of the winner: epochs of larger batches, as trials have, tell little."""
+    flags = f"--recipes strong --no-dataloader {scale.paced} --out results/{PACE}"
+    return [
+        Command(
+            f"benchmarks/retrain_throughput.py --dataset {scale.dataset} "
+            f"--architecture results/{WINNER} {flags}",
+            60,
+        )
+    ]
 
 
 def seed(scale: Scale, plan: Plan | None) -> list[Command]:
@@ -265,6 +292,7 @@ def fast(scale: Scale, plan: Plan | None) -> list[Command]:
 PIECES: dict[str, Callable[[Scale, Plan | None], list[Command]]] = {
     "speed": speed,
     "search": search,
+    "pace": pace,
     "seed": seed,
     "strong": strong,
     "longest": longest,
@@ -289,6 +317,6 @@ def _training(
     asked = f"{network} --recipe {recipe} --epochs {epochs or 'EPOCHS'} --seeds {seeds}{settings}"
     num_new = seeds if settings else 1
     an_epoch = plan.seconds_an_epoch.get(recipe) if plan else None
-    pace = plan.winner["pace"] if plan and plan.winner and network == _winner(plan) else 1.0
+    pace = plan.pace if plan and plan.pace and network == _winner(plan) else 1.0
     seconds = an_epoch and epochs and an_epoch * pace * epochs * num_new
     return Command(f"retrain.py {asked} --study {scale.study} {scale.settings}".strip(), seconds)

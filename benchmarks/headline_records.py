@@ -12,23 +12,19 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measured import write_rows
+from measured import read_rows, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BASELINE = "ResNet26_97"
+COMMANDS = Path("results", "commands.csv")
 PART_NAME = "work.tgz."
 PART_BYTES = 15_000_000
 
 
 def choose_winner(leaderboard: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Take the best network that the search proposed: no hand-made one. Test was never read.
-
-    Its `pace` is the time of its trial by that of the hand-made network's.
-    """
-    from nas.presets import hand_made_network
-
+    """Take the best network that the search proposed: no hand-made one. Test was never read."""
     proposed = [row for row in leaderboard if row["proposed_by"] != "baseline"]
     if not proposed:
         sys.exit("error: the search has scored no network of its own")
@@ -36,17 +32,15 @@ def choose_winner(leaderboard: Sequence[dict[str, Any]]) -> dict[str, Any]:
     kept = ("trial", "architecture", "num_params", "num_macs", "val_accuracy", "denoised")
     kept += ("finalist_accuracy", "finalist_std", "finalist_seeds", "proposed_by", "arch_id")
     best = {name: row[name] for name in kept}
-    by_hand = sorted(
-        (each for each in leaderboard if each["proposed_by"] == "baseline"),
-        key=lambda each: (each["arch_id"] != hand_made_network(BASELINE).arch_id, each["trial"]),
-    )
-    if not by_hand:
-        print(f"no trial of {BASELINE}: the winner is taken to be as fast")
-    return best | {
-        "pace": round(row["elapsed_seconds"] / (by_hand or [row])[0]["elapsed_seconds"], 3),
-        "rank": row.get("rank"),
-        "best_of_all": leaderboard[0]["trial"],
-    }
+    return best | {"rank": row.get("rank"), "best_of_all": leaderboard[0]["trial"]}
+
+
+def network_of(url: str, study_name: str, trial: int) -> str:
+    """Read the network of a trial, as JSON."""
+    from nas.find_study import find_study
+
+    found: str = find_study(study_name, url).trials[trial].user_attrs["architecture_json"]
+    return found
 
 
 def has_scores(url: str, study_name: str) -> bool:
@@ -116,22 +110,24 @@ def pack(work: Path, out: Path) -> None:
             tar.add(folder, arcname=".")
         content = archive.getvalue()
     out.mkdir(parents=True, exist_ok=True)
-    for old in out.glob(f"{PART_NAME}*"):
-        old.unlink()
     starts = range(0, len(content), PART_BYTES)
-    for number, start in enumerate(starts):
-        (out / f"{PART_NAME}{number:02}").write_bytes(content[start : start + PART_BYTES])
+    new = [out / f"new.{number:02}" for number in range(len(starts))]
+    for path, start in zip(new, starts, strict=True):
+        path.write_bytes(content[start : start + PART_BYTES])
+    for old in out.glob(f"{PART_NAME}*"):  # only now: what ends this script leaves one of them
+        old.unlink()
+    for path in new:
+        path.rename(out / f"{PART_NAME}{path.suffix[1:]}")
     print(f"\npacked {len(content) / 1e6:.1f} MB in {len(starts)} parts in {out}")
 
 
 def unpack(folder: Path, work: Path) -> None:
-    """Make a work folder of the parts of `pack`; one that is there already stays as it is.
+    """Make a work folder of the parts of `pack`; one that came of them already stays as it is.
 
     Raises:
         FileNotFoundError: No parts in `folder`.
+        FileExistsError: A work folder that knows nothing of a command that ran before the packing.
     """
-    if work.exists():
-        return
     parts = sorted(folder.glob(f"{PART_NAME}*"))
     if not parts:
         raise FileNotFoundError(f"no {PART_NAME}* in {folder}")
@@ -140,7 +136,15 @@ def unpack(folder: Path, work: Path) -> None:
     shutil.rmtree(part_of, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
         tar.extractall(part_of, filter="data")
-    part_of.rename(work)
+    if not work.exists():
+        part_of.rename(work)
+        return
+    packed, present = (read_rows(each / COMMANDS) for each in (part_of, work))
+    shutil.rmtree(part_of)
+    if present[: len(packed)] != packed:
+        raise FileExistsError(
+            f"{work} is there and knows nothing of commands in {folder}; name another --work"
+        )
 
 
 def _copy(work: Path, to: Path) -> None:

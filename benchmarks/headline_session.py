@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from headline_pieces import PIECES, ROOT, Command, Plan, Scale, plan_epochs, plan_speeds
-from headline_records import choose_winner, has_scores, write_records
+from headline_pieces import (
+    PIECES,
+    ROOT,
+    WINNER,
+    Command,
+    Plan,
+    Scale,
+    plan_epochs,
+    plan_speeds,
+)
+from headline_records import (
+    COMMANDS,
+    choose_winner,
+    has_scores,
+    network_of,
+    pack,
+    write_records,
+)
 from measured import read_rows, write_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 sys.path.insert(0, str(ROOT))  # this checkout's package, installed or not
 STOP_SECONDS = 30.0  # for a command to end after Ctrl-C's signal, before it is killed
 ALL = 1_000_000  # more than any leaderboard has
-LEAST_SECONDS = 60.0  # with less than this left no command is started
+LEAST_SECONDS = 30.0  # with less than this left no command is started
 MOST_FAILURES = 2  # of a command by itself, after which it is not tried again
-STOPPED = (0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGKILL)  # exit codes of no failure
+EXIT_STOPPED = 128 + signal.SIGINT
+TRAININGS = ("seed", "strong", "longest", "fast")
 EXIT_LEFT = 3  # there is more to do, and the same call goes on with it
 
 
@@ -65,7 +82,7 @@ class Log:
     def has_failed_for_good(self, command: Command) -> bool:
         """Tell whether it ended by itself without having done its work, again and again."""
         codes = [int(row["exit_code"]) for row in self._of(command)]
-        return sum(code not in STOPPED for code in codes) >= MOST_FAILURES
+        return sum(code not in (0, EXIT_STOPPED) for code in codes) >= MOST_FAILURES
 
     def _of(self, command: Command) -> list[dict[str, str]]:
         text = f"python {command.text}"
@@ -82,6 +99,7 @@ class Session:
         data: Of the data set.
         device: For every command.
         deadline: By `time.monotonic()`; no command runs longer.
+        out: Where the work folder is packed after each command that ended, or `None`.
         failed: Commands that ended by themselves in this call without having done their work.
     """
 
@@ -90,6 +108,7 @@ class Session:
     data: Path
     device: str
     deadline: float
+    out: Path | None = None
     failed: set[Command] = field(default_factory=set)
 
     @property
@@ -111,12 +130,16 @@ class Session:
     @property
     def log(self) -> Log:
         """The commands that ran."""
-        return Log(self.results / "commands.csv")
+        return Log(self.work / COMMANDS)
 
     @property
     def seconds_left(self) -> float:
         """Until the deadline."""
         return self.deadline - time.monotonic()
+
+    def stop(self) -> None:
+        """Be done as soon as may be: time is up."""
+        self.deadline = time.monotonic()
 
     def left(self, pieces: Iterable[str]) -> list[tuple[str, Command]]:
         """List the commands that are not finished, with their pieces."""
@@ -135,7 +158,8 @@ class Session:
     def do(self, pieces: Iterable[str]) -> bool:
         """Run what is left while there is time; tells whether anything ran.
 
-        What fails is tried again by the next call, and keeps nothing else from running.
+        What fails is tried again by the next call, and keeps nothing else from running; but only
+        one checkpoint is packed, so that a training which fails ends a call that packs.
         """
         pieces, has_run = list(pieces), False
         while True:
@@ -146,7 +170,7 @@ class Session:
             piece, command = left[0]
             self.require_ready(piece)
             has_run = True
-            if not self.run(command):
+            if not self.run(command) or (self.out and self.failed and piece in TRAININGS):
                 break
         return has_run
 
@@ -160,16 +184,14 @@ class Session:
         """Refuse a call for what would make every command fail: packages, data set, device."""
         from nas.errors import UserError
 
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         try:
-            for requirement in project["dependencies"]:
-                version(re.split(r"[^\w.-]", requirement)[0])
+            require_packages()
             from nas.data import load_training_data
             from nas.training import choose_device
 
             choose_device(self.device)
             load_training_data(self.scale.dataset, self.data)
-        except (PackageNotFoundError, UserError) as error:
+        except (ImportError, UserError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
 
@@ -178,8 +200,11 @@ class Session:
 
         Without speeds, where they could not be measured, the shortest schedules are planned.
         """
-        needs_both = piece not in ("speed", "search")
-        ahead = [*self.to_try(["speed"]), *self.left(["search"])] if needs_both else []
+        ahead: list[tuple[str, Command]] = []
+        if piece not in ("speed", "search"):
+            ahead += [*self.to_try(["speed"]), *self.left(["search"])]
+        if piece in TRAININGS:
+            ahead += self.to_try(["pace"])
         for other, command in ahead:
             sys.exit(f"error: {piece} comes after {other}, of which this is left: {command.text}")
 
@@ -188,11 +213,15 @@ class Session:
         print(f"\n$ python {command.text}", flush=True)
         started = time.time()
         process = self.start(command.arguments(self.data, self.device))
-        exit_code, is_stopped = wait_or_stop(process, self.seconds_left)
-        self.log.add(command, started, time.time() - started, exit_code)
+        exit_code, is_stopped = wait_or_stop(process, lambda: self.seconds_left)
+        seconds = time.time() - started
+        print(f"exit code {exit_code} after {seconds:.0f} s", flush=True)
+        was_stopped = is_stopped and exit_code != 0  # however it took it
+        self.log.add(command, started, seconds, EXIT_STOPPED if was_stopped else exit_code)
         if exit_code != 0 and not is_stopped:
-            print(f"exit code {exit_code}", flush=True)
             self.failed.add(command)
+        if self.out is not None and not is_stopped:  # the machine may be gone before the end
+            pack(self.work, self.out)
         return not is_stopped
 
     def start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -205,11 +234,16 @@ class Session:
         """Write down what can be decided now; nothing is decided twice."""
         plan = self.plan
         if plan is None and not self.to_try(["speed"]):
-            plan_speeds(self.scale, self.results).save(self.results)
-        elif plan is not None and plan.winner is None and not self.left(["search"]):
+            plan = plan_speeds(self.scale, self.results)
+            plan.save(self.results)
+        if plan is not None and plan.winner is None and not self.left(["search"]):
             winner = choose_winner(self.leaderboard())
-            plan_epochs(self.scale, plan, winner).save(self.results)
+            (self.results / WINNER).write_text(self.network_of(winner["trial"]) + "\n")
+            plan = replace(plan, winner=winner)
+            plan.save(self.results)
             print(f"winner on validation: trial {winner['trial']}", flush=True)
+        if plan is not None and plan.winner and plan.pace is None and not self.to_try(["pace"]):
+            plan_epochs(self.scale, plan, self.results).save(self.results)
 
     def leaderboard(self) -> list[dict[str, Any]]:
         """Read the study's leaderboard, the best first."""
@@ -221,10 +255,18 @@ class Session:
         rows: list[dict[str, Any]] = json.loads(done.stdout)
         return rows
 
+    @property
+    def url(self) -> str:
+        """Of the study's database."""
+        return f"sqlite:///{self.work}/studies/{self.scale.study}.db"
+
+    def network_of(self, trial: int) -> str:
+        """Read the network of a trial, as JSON."""
+        return network_of(self.url, self.scale.study, trial)
+
     def close(self) -> None:
         """Bring the results up to date: sheets, report, full trainings, configuration."""
-        study = self.scale.study
-        url = f"sqlite:///{self.work}/studies/{study}.db"
+        study, url = self.scale.study, self.url
         if not has_scores(url, study):
             return
         commands = (
@@ -252,6 +294,24 @@ class Session:
         return len(left)
 
 
+def require_packages() -> None:
+    """Look for what the project needs.
+
+    Raises:
+        ImportError: Something is missing.
+        UserError: Something is of a version that will not do.
+    """
+    from packaging.requirements import Requirement
+
+    from nas.errors import UserError
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for requirement in map(Requirement, project["dependencies"]):
+        found = version(requirement.name)
+        if not requirement.specifier.contains(found, prereleases=True):
+            raise UserError(f"{requirement} is needed, found {found}")
+
+
 def environment() -> dict[str, str]:
     """Give a command's: this checkout's package, and what this process's own path has."""
     own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -259,15 +319,17 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
 
 
-def wait_or_stop(process: subprocess.Popen[bytes], seconds: float) -> tuple[int, bool]:
+def wait_or_stop(
+    process: subprocess.Popen[bytes], seconds_left: Callable[[], float]
+) -> tuple[int, bool]:
     """Wait for a process, stop it as Ctrl-C does when time is up; gives its exit code and whether.
 
-    Ctrl-C here is the same as time being up.
+    How much time is left is asked every second, for it may end before.
     """
-    try:
-        return process.wait(max(seconds, 0.0)), False
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.send_signal(signal.SIGINT)
+    while (seconds := seconds_left()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(min(seconds, 1.0)), False
+    process.send_signal(signal.SIGINT)
     return wait_or_kill(process, STOP_SECONDS), True
 
 

@@ -10,7 +10,8 @@ size and optimizer, turn by turn in one run, so that what else the machine does 
 - `dataloader`: a data set of PIL images, torchvision's transforms, a DataLoader with worker
   processes, a plain PyTorch loop;
 - `resident`: the loop of retrain.py on one normalized batch that never changes: the ceiling;
-- with `--compile`, `compiled`: the loop of `retrain.py --compile`.
+- with `--compile`, `compiled`: the loop of `retrain.py --compile`;
+- with `--no-dataloader`, not the second.
 
 A round is an epoch of `--steps` steps of each; what is reported is the median over the rounds of
 images per second, and of the ratio to the ceiling of the same round.
@@ -210,6 +211,8 @@ def measure(
 ) -> Iterator[dict[str, object]]:
     """Run the rounds of one recipe; yields a row for each loop."""
     running = loops(arch, data, config, arguments.workers, is_compiled=arguments.compile)
+    if not arguments.dataloader:
+        del running[PLAIN]
     for name, epochs in list(running.items()):
         try:
             speed(epochs, arguments.device)  # not counted: workers start, memory is allocated
@@ -241,6 +244,7 @@ def parsed(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--architecture", type=Path, default=WINNER, metavar="FILE.json")
     parser.add_argument("--model", help="a hand-made network instead: ResNet26_97")
     parser.add_argument("--compile", action="store_true", help="time retrain.py --compile as well")
+    parser.add_argument("--dataloader", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--recipes", nargs="+", default=["strong", "seed"])
     parser.add_argument("--steps", type=int, default=20, help="of each loop a round")
     parser.add_argument("--rounds", type=int, default=9)

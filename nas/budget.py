@@ -56,7 +56,8 @@ class Budget:
         """Check what a user asked for (UserError) and make whole numbers of it."""
         asked = {"--budget": max_params, "--max-macs": max_macs, "--max-bytes": max_bytes}
         for flag, value in asked.items():
-            if value is not None and not (isinstance(value, Real) and 1 <= value < math.inf):
+            is_left_out = value is None and flag != "--budget"
+            if not is_left_out and not (isinstance(value, Real) and 1 <= value < math.inf):
                 raise UserError(f"{flag} must be a positive number, not {value!r}")
         if not (isinstance(fill, Real) and 0 <= fill <= 1):
             raise UserError(f"--fill is a share of the budget from 0 to 1, not {fill!r}")

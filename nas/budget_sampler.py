@@ -7,6 +7,7 @@ or violate a constraint (0.37 and 0.32; benchmarks/results/search_quality.md).
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -168,7 +169,11 @@ class BudgetSampler(BaseSampler):
         view = StudyView(study, trials, self.region.search_space.keys())
         fixed = trial.system_attrs.get("fixed_params", {})
         completed: Params | None = None
-        for origin, candidate in self._candidates(view, trial, rng, known):
+        numbered = trial
+        if isinstance(self._sampler, CmaEsSampler):  # which seeds by the number of the trial
+            numbered = copy.copy(trial)
+            numbered.number = num_proposals(self.region, trial, trials)
+        for origin, candidate in self._candidates(view, numbered, rng, known):
             params = candidate | {name: fixed[name] for name in candidate if name in fixed}
             verdict = self.region.verdict(params) or self._taken(trial, params, known)
             self.draws[verdict or origin] += 1

@@ -231,6 +231,8 @@ def read_image(path: Path, resolution: int, num_channels: int) -> Tensor:
 
 def full_name(dataset: str, image_size: int | None) -> str:
     """Join `--dataset` and `--image-size` to the name of a data set (UserError: not a folder)."""
+    if not isinstance(dataset, str):
+        raise UserError(f"--dataset is a name or folder:PATH, not {dataset!r}")
     if not dataset.startswith("folder:"):
         if image_size is not None:
             raise UserError("--image-size is for --dataset folder:PATH; others have --resolution")

@@ -12,7 +12,7 @@ from nas.files import LOCK, only_here
 from nas.find_study import family_names, load_study, study_folder
 from nas.presets import STUDIES
 from nas.register import TABLES, Register
-from nas.storage import remove_sqlite, sqlite_url
+from nas.storage import remove_sqlite, require_writable, sqlite_url
 from nas.transaction import one_transaction
 
 if TYPE_CHECKING:
@@ -45,9 +45,10 @@ def delete(storage: RDBStorage, name: str) -> Path | None:
         Its own SQLite file under `studies/`, if that is now empty and was removed.
 
     Raises:
-        UserError: Another program made it, or a trial or a full training of this machine is running
-            in it.
+        UserError: Another program made it, the database may not be written, or a trial or a full
+            training of this machine is running in it.
     """
+    require_writable(storage)
     _refuse_while_training(name)
     for member in family(storage, name):
         _refuse_while_running(storage, member)

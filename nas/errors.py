@@ -17,6 +17,27 @@ class DeviceLostError(UserError):
     """Raised where a GPU failed: in this process nothing runs on it any more."""
 
 
+def whole_number(flag: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """Check what a user gave as a whole number, numpy's included (UserError: it is none)."""
+    from numbers import Integral
+
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not (is_whole and least <= value and (most is None or value <= most)):  # type: ignore[operator]
+        wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise UserError(f"{flag} is a whole number {wanted}, not {value!r}")
+    return int(value)  # type: ignore[call-overload,no-any-return]
+
+
+def check_seconds(flag: str, seconds: object, *, may_be_zero: bool = False) -> None:
+    """Refuse (UserError) what is no positive number of seconds, or is not even zero."""
+    from numbers import Real
+
+    if seconds is None or (seconds == 0 and may_be_zero):
+        return
+    if not (isinstance(seconds, Real) and float(seconds) > 0):
+        raise UserError(f"{flag} is a positive number of seconds, not {seconds!r}")
+
+
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Say of each entry that differs, in JSON's types, how."""
     return [

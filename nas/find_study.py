@@ -51,7 +51,9 @@ def check_new_name(name: str) -> None:
 
 def check_name(name: str) -> None:
     """Refuse (UserError) a name that would leave `studies/`, or that no file can have."""
-    if not re.fullmatch(r"[A-Za-z0-9_+=@][A-Za-z0-9_.+=@ -]{0,199}", name):
+    if not isinstance(name, str) or not re.fullmatch(
+        r"[A-Za-z0-9_+=@][A-Za-z0-9_.+=@ -]{0,199}", name
+    ):
         raise UserError(
             f"{name!r} cannot name a study; give --study a name of a-z, A-Z, digits, _ . + = @ - "
             "and spaces, 200 at most"
@@ -69,7 +71,7 @@ def study_url(name: str) -> str:
     return sqlite_url(STUDIES / f"{name}.db")
 
 
-def find_study(name: str | None, url: str | None) -> Study:
+def find_study(name: str | None, url: str | Path | None) -> Study:
     """Load a study by name, or the only one there is; sisters count with their study.
 
     Args:
@@ -97,7 +99,7 @@ def find_study(name: str | None, url: str | None) -> Study:
     return study
 
 
-def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
+def find_storage(name: str | None, url: str | Path | None) -> tuple[str, RDBStorage]:
     """Find a study as `find_study` does, also one of other programs; gives its name and database.
 
     A name of which only sisters are there is found, too, but only if it is asked for.
@@ -125,7 +127,7 @@ def find_storage(name: str | None, url: str | None) -> tuple[str, RDBStorage]:
     if not found or (name is not None and name not in found):
         what = "no study" if name is None else f"no study {name!r}"
         folder = STUDIES if found else STUDIES.absolute()  # is it the wrong one?
-        where = folder if url is None else shown_url(url)
+        where = folder if url is None else shown_url(str(url))
         hint = (
             f"there is: {listed}"
             if found
@@ -148,7 +150,7 @@ def _with_itself(name: str, files: dict[str, RDBStorage]) -> dict[str, RDBStorag
     return kept or files
 
 
-def database_urls(url: str | None) -> list[str]:
+def database_urls(url: str | Path | None) -> list[str]:
     """Give this database, or those of the SQLite files under `studies/`."""
     return (
         [sqlite_url(path) for path in sorted(STUDIES.glob("*.db"))]

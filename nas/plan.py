@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,9 @@ from nas.storage import (
     is_begun,
     open_storage,
     silence_optuna,
+    sqlite_file,
 )
-from nas.study import identity, open_study, refuse_other, stored_identity
+from nas.study import identity, open_study, refuse_foreign, refuse_other, stored_identity
 from nas.trials import claimer, num_scored
 from nas.width_scaling import WidthScaling
 from nas.workers import Worker
@@ -97,7 +98,13 @@ class Plan:
     proxy_changes: Mapping[str, Any] = field(default_factory=dict)
 
     def open(self) -> Study:
-        """Create the study, or continue it."""
+        """Create the study, or continue it; what another program made stays as it is."""
+        found = None
+        if sqlite_file(self.url) is not None:
+            with suppress(UserError):  # as where another process is making the tables
+                found = self._found()
+        if found is not None:
+            refuse_foreign(found)
         pruner = OverBudgetPruner(self.budget.limits(self.space))
         first = baselines(self.space, self.budget)
         wanted = self._identity()
@@ -110,11 +117,14 @@ class Plan:
         Raises:
             UserError: It holds scores that this plan's could not be compared with.
         """
-        storage = open_storage(self.url, create=False) if is_begun(self.url) else None
-        study = None if storage is None else load_study(storage, self.study)
+        study = self._found()
         if study is not None:
             refuse_other(study, self._identity(), self.space)
         return study
+
+    def _found(self) -> Study | None:
+        storage = open_storage(self.url, create=False) if is_begun(self.url) else None
+        return None if storage is None else load_study(storage, self.study)
 
     def run(self, study: Study, target: int, deadline: float | None, progress: Progress) -> str:
         """Score trials up to the target, then finalists, in worker processes unless 0 of them.

@@ -102,7 +102,7 @@ class ProxyConfig(presets.Config):
         return value
 
     @classmethod
-    def load(cls, name_or_file: str, max_params: int) -> tuple[str, ProxyConfig]:
+    def load(cls, name_or_file: str | Path, max_params: int) -> tuple[str, ProxyConfig]:
         """Read a preset or TOML file for a budget; gives its name and content.
 
         What its table `[small]` sets holds instead below a million parameters.

@@ -14,6 +14,7 @@ from nas.training import Precision, Schedule, TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -94,7 +95,7 @@ class RetrainConfig(presets.Config):
         return names
 
     @classmethod
-    def load(cls, name_or_file: str, **settings: object) -> tuple[str, RetrainConfig]:
+    def load(cls, name_or_file: str | Path, **settings: object) -> tuple[str, RetrainConfig]:
         """Read a preset or TOML file and change single settings, those that are not `None`.
 
         Returns:

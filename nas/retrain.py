@@ -28,8 +28,8 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     model: str | None = None,
     architecture: str | Path | None = None,
     study: str | None = None,
-    storage: str | None = None,
-    recipe: str = "strong",
+    storage: str | Path | None = None,
+    recipe: str | Path = "strong",
     seeds: int = 1,
     holdout: bool = False,
     dataset: str | None = None,
@@ -83,6 +83,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.assignment import follow
     from nas.data_sets import full_name, short_name
     from nas.distributed import join
+    from nas.errors import check_seconds, whole_number
     from nas.find_study import find_study, study_folder, url_of
     from nas.formats import require_available
     from nas.full_training import require_fit
@@ -96,7 +97,9 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     if not ranks.leads:
         follow(ranks)
         return []
-    _check_numbers({"--seeds": seeds, "--top": top})
+    seeds = whole_number("--seeds", seeds)
+    top = None if top is None else whole_number("--top", top)
+    check_seconds("--checkpoint-seconds", checkpoint_seconds, may_be_zero=True)
     check_ranking(by)
     _require_one({"--trial": trial, "--top": top, "--model": model, "--architecture": architecture})
     formats = tuple(export.split(",") if isinstance(export, str) else export)
@@ -147,17 +150,6 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     ranks.part()
     _export(work, retrained)
     return retrained
-
-
-def _check_numbers(given: dict[str, int | None]) -> None:
-    """Refuse (UserError) what is no whole number of at least one."""
-    from numbers import Integral
-
-    from nas.errors import UserError
-
-    for flag, number in given.items():
-        if number is not None and not (isinstance(number, Integral) and number >= 1):
-            raise UserError(f"{flag} is a whole number of at least 1, not {number}")
 
 
 def _require_one(given: dict[str, object]) -> None:
@@ -272,7 +264,7 @@ def _data(
     return data, test_fingerprint
 
 
-def _sister(source: Study | None, name: str, url: str | None) -> Study:
+def _sister(source: Study | None, name: str, url: str | Path | None) -> Study:
     """Open the study of the record; networks from outside a study share one per data set."""
     from nas.find_study import RETRAIN, sister_name, study_url
     from nas.sisters import open_sister

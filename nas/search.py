@@ -50,13 +50,14 @@ def search(
     """
     import time
 
+    from nas.errors import check_seconds, whole_number
     from nas.storage import database_failures_in_one_line
 
-    check_target(trials)
-    check_seconds("--timeout", timeout, may_be_none_left=True)
+    trials = whole_number("--trials", trials)
+    check_seconds("--timeout", timeout, may_be_zero=True)
     progress = progress or Progress()
     deadline = None if timeout is None else time.monotonic() + timeout
-    planned = plan(budget, **settings)
+    planned = plan(budget, **_known(settings))
     with database_failures_in_one_line(planned.url):
         opened = planned.open()
         progress.on_start(opened, trials, planned.url)
@@ -65,24 +66,16 @@ def search(
     return opened
 
 
-def check_target(trials: int) -> None:
-    """Refuse a number of trials that is none (UserError)."""
-    from nas.errors import UserError
-
-    if not isinstance(trials, int) or trials < 1:
-        raise UserError(f"--trials is a whole number of at least 1, not {trials}")
-
-
-def check_seconds(flag: str, seconds: float | None, *, may_be_none_left: bool = False) -> None:
-    """Refuse (UserError) what is no positive number of seconds, or is not even zero."""
-    from numbers import Real
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    """Give settings of `plan` (UserError: it has none of such a name)."""
+    from inspect import signature
 
     from nas.errors import UserError
 
-    if seconds is None or (seconds == 0 and may_be_none_left):
-        return
-    if not (isinstance(seconds, Real) and seconds > 0):
-        raise UserError(f"{flag} is a positive number of seconds, not {seconds!r}")
+    known = signature(plan).parameters
+    if unknown := [name for name in settings if name not in known]:
+        raise UserError(f"unknown setting {unknown[0]}; known: {', '.join(known)}")
+    return settings
 
 
 def plan(  # noqa: PLR0913 - the flags of search.py, one to one
@@ -91,11 +84,11 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     fill: float = 0.9,
     max_macs: float | None = None,
     max_bytes: float | None = None,
-    space: str = "resnet",
+    space: str | Path = "resnet",
     dataset: str = "cifar10",
     image_size: int | None = None,
     data: str | Path = Path("studies/data"),
-    proxy: str = "standard",
+    proxy: str | Path = "standard",
     epochs: int | None = None,
     resolution: int | None = None,
     width_factor: float | None = None,
@@ -103,7 +96,7 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     finalists: str | None = None,
     sampler: str = "default",
     study: str | None = None,
-    storage: str | None = None,
+    storage: str | Path | None = None,
     device: str = "auto",
     workers: int | None = None,
     trial_timeout: float | None = None,
@@ -145,11 +138,16 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
         UserError: Anything asked for that cannot be done, in one line.
     """
     from nas.budget import Budget
+    from nas.errors import check_seconds, whole_number
     from nas.samplers import check_sampler
     from nas.space import SearchSpace
     from nas.space_file import load_space
 
-    _check_numbers(patience, workers, seed, trial_timeout)
+    check_seconds("--trial-timeout", trial_timeout)
+    seed = whole_number("--seed", seed, 0, LARGEST_SEED)
+    patience = None if patience is None else whole_number("--patience", patience)
+    if workers is not None:
+        workers = whole_number("--workers", workers, 0, MAX_WORKERS)
     limits = Budget.of(budget, fill=fill, max_macs=max_macs, max_bytes=max_bytes)
     check_sampler(sampler)  # refuse what cannot be before anything is read or written
     space_name, space_config = load_space(space)
@@ -212,23 +210,6 @@ def plan(  # noqa: PLR0913 - the flags of search.py, one to one
     )
 
 
-def _check_numbers(
-    patience: int | None, workers: int | None, seed: int, trial_timeout: float | None
-) -> None:
-    """Refuse (UserError) those that cannot be."""
-    from numbers import Integral
-
-    from nas.errors import UserError
-
-    if patience is not None and not (isinstance(patience, Integral) and patience >= 1):
-        raise UserError(f"--patience is a whole number of at least 1, not {patience}")
-    if workers is not None and not (isinstance(workers, Integral) and 0 <= workers <= MAX_WORKERS):
-        raise UserError(f"--workers is a number from 0 to {MAX_WORKERS}, not {workers}")
-    if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
-        raise UserError(f"--seed is a whole number from 0 to {LARGEST_SEED}, not {seed}")
-    check_seconds("--trial-timeout", trial_timeout)
-
-
 def _devices(device: str) -> tuple[str, ...]:
     """List the devices that workers share among them."""
     import torch
@@ -246,7 +227,7 @@ def _num_threads(num_workers: int) -> int:
 
 
 def _proxy_config(
-    name_or_file: str, max_params: int, changes: dict[str, Any]
+    name_or_file: str | Path, max_params: int, changes: dict[str, Any]
 ) -> tuple[str, ProxyConfig]:
     """Read a proxy and change it; that shows in its name: quick-epochs3."""
     from nas.presets import changed, label

@@ -27,6 +27,7 @@ Cells = list[list[str]]
 Chosen = TypeVar("Chosen")
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
+END = "\x1f"  # a row of its own, after the last one
 SEPARATORS = (",", ";", "\t", "|")
 # What the readers of others' packages raise, beside their own errors, at a damaged file.
 DAMAGE = (
@@ -90,13 +91,24 @@ def _needs_extra(path: Path, error: ImportError) -> str:
 
 
 def _read_text(path: Path) -> Iterator[Cells]:
-    text = _decoded(path)
+    """Read by each separator; where a quote is never closed, the rest of the text is one cell."""
+    text, opened = _decoded(path), 0
     for separator in SEPARATORS:
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=False)
+        ended = io.StringIO(f"{text.rstrip()}\n{END}", newline="")
+        lines = csv.reader(ended, delimiter=separator, strict=False)
+        cells: Cells = []
         try:
-            yield [[restored(cell) for cell in line] for line in lines]
+            for line in lines:
+                last = lines.line_num - sum(cell.count("\n") for cell in line)
+                cells.append([restored(cell) for cell in line])
         except csv.Error as error:
             raise UserError(f"{path} is no table: {error}") from None
+        if cells.pop() == [END]:
+            yield cells
+        else:
+            opened = last
+    if opened:
+        raise UserError(f"{path}: a quote that is opened in line {opened} is never closed")
 
 
 def _decoded(path: Path) -> str:
@@ -120,18 +132,32 @@ def _read_excel(path: Path) -> Iterator[Cells]:
 
     try:
         # openpyxl warns of styles, which do not matter here, and leaves a damaged file open.
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
-            book = load_workbook(file, read_only=True, data_only=True)
-            with closing(book):
-                readings = [_cells_of(sheet) for sheet in book.worksheets]
+        content = path.read_bytes()
+        with warnings.catch_warnings(action="ignore"):
+            books = [
+                load_workbook(io.BytesIO(content), read_only=True, data_only=has_values)
+                for has_values in (True, False)
+            ]
+            with closing(books[0]), closing(books[1]):
+                sheets = zip(*(book.worksheets for book in books), strict=True)
+                readings = [_cells_of(*each) for each in sheets]
     except (BadZipFile, zlib.error, *DAMAGE) as error:
         raise UserError(f"{path} is not an .xlsx file: {error}") from None
     yield from readings
 
 
-def _cells_of(sheet: Any) -> Cells:  # noqa: ANN401 - openpyxl has no types
-    sheet.reset_dimensions()  # what the file says of its size may be wrong
-    return [[_as_shown(cell) for cell in row] for row in sheet.iter_rows()]
+def _cells_of(values: Any, formulas: Any) -> Cells:  # noqa: ANN401 - openpyxl has no types
+    """Read a worksheet; a formula that no spreadsheet program has computed yet is its own text."""
+    for sheet in (values, formulas):
+        sheet.reset_dimensions()  # what the file says of its size may be wrong
+    rows = zip(values.iter_rows(), formulas.iter_rows(), strict=True)
+    return [
+        [
+            _as_shown(formula if cell.value is None else cell)
+            for cell, formula in zip(*row, strict=True)
+        ]
+        for row in rows
+    ]
 
 
 def _as_shown(cell: Any) -> str:  # noqa: ANN401 - openpyxl's kinds of cells

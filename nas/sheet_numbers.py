@@ -47,7 +47,7 @@ def read_counts(text: str, title_unit: str) -> list[tuple[float, float]]:
     if exponent := re.fullmatch(r"[0-9](?:[.,]([0-9]+))?[eE]\+?([0-9]{1,2})", plain):
         last_digit = 10.0 ** (int(exponent[2]) - len(exponent[1] or ""))
         return [(read_number("parameters", plain.replace("+", "")), last_digit / 2)]
-    match = re.fullmatch(r"([0-9.,]*[0-9])([kKmM]?)", plain)
+    match = re.fullmatch(r"\+?([0-9.,]*[0-9])([kKmM]?)", plain)
     if not match:
         raise ValueError(f"parameters is {_quoted(text)}, not a number such as 4,978,810 or 4.98M")
     digits, unit = _ungrouped(match[1]), match[2].lower()
@@ -86,8 +86,9 @@ def read_share(
     if name not in cells:
         return None
     text = cells[name].strip()
-    says_percent = text.endswith("%")
-    value = read_number(name, text.removesuffix("%").strip())
+    number = re.sub(r"\s*(%|percent)$", "", text, flags=re.IGNORECASE)
+    says_percent = number != text
+    value = read_number(name, number)
     if units[name] == "%" and not says_percent and 0 < value <= 1:
         raise ValueError(
             f"{name} is {_quoted(text)} in a column of percent; write {100 * value:g} or {text} %"
@@ -99,9 +100,9 @@ def read_share(
 
 
 def read_number(name: str, text: str) -> float:
-    """Read 0.1, 0,1 or 1e-3; a comma is a decimal one."""
+    """Read 0.1, .1, 0,1 or 1e-3; a comma is a decimal one."""
     plain = text.replace(",", ".") if "." not in text else text
-    if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE]-?[0-9]{1,2})?", plain):
+    if not re.fullmatch(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,2})?", plain):
         raise ValueError(f"{name} is {_quoted(text)}, not a number")
     return float(plain)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from nas.blocks import BLOCKS
 from nas.presets import Config, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LARGEST = 1_000_000  # of a number in a space file
 MAX_STAGES = 16  # each but the first halves the resolution
@@ -132,7 +135,7 @@ class SpaceConfig(Config):
         return getattr(self.stage, name) if own is None else own  # type: ignore[no-any-return]
 
 
-def load_space(name_or_file: str) -> tuple[str, SpaceConfig]:
+def load_space(name_or_file: str | Path) -> tuple[str, SpaceConfig]:
     """Read a space preset or TOML file.
 
     Raises:

@@ -84,12 +84,13 @@ def shown_url(url: str) -> str:
     return re.sub(r"(password=)[^&]*", r"\1***", hidden, flags=re.IGNORECASE)
 
 
-def storage_url(text: str) -> str:
+def storage_url(text: str | Path) -> str:
     """Read what names a database: a URL, or an SQLite file whose name ends in .db.
 
     Raises:
         UserError: Neither, or a file that no URL can name.
     """
+    text = str(text)
     if "://" in text or text.startswith("sqlite:"):
         return text
     if not text.endswith(".db"):
@@ -240,6 +241,12 @@ def _read_only(path: Path) -> RDBStorage:
 def is_read_only(storage: RDBStorage) -> bool:
     """Tell whether it was opened for reading."""
     return OF_READ_ONLY in str(storage.engine.url)
+
+
+def require_writable(storage: RDBStorage) -> None:
+    """Refuse (UserError) one that was opened for reading."""
+    if is_read_only(storage):
+        raise UserError(f"{shown_url(storage.url)} may be read here, but not written")
 
 
 def _check_sqlite(url: URL, *, create: bool) -> Path:

@@ -138,6 +138,7 @@ def refuse_other(study: Study, wanted: Mapping[str, Any], space: SearchSpace) ->
     Raises:
         UserError: The study differs; the line names the differences and a free name.
     """
+    refuse_foreign(study)
     attrs = study.user_attrs
     if attrs.get("attributes_version") != ATTRIBUTES_VERSION:
         raise UserError(
@@ -170,11 +171,18 @@ def _complete_attrs(study: Study, set_up: Callable[[], None]) -> None:
     """Wait for another process that is setting the study up; do it in its place if it died."""
     deadline = time.monotonic() + SETUP_SECONDS
     while "token" not in study.user_attrs:
-        if any("baseline" not in t.user_attrs for t in study.get_trials(deepcopy=False)):
-            raise UserError(f"study {study.study_name!r} was not made by this tool; name another")
+        refuse_foreign(study)
         if time.monotonic() > deadline:
             set_up()
         time.sleep(0.1)
+
+
+def refuse_foreign(study: Study) -> None:
+    """Refuse (UserError) a study of another program, also beside one that is being set up."""
+    if "token" not in study.user_attrs and any(
+        "baseline" not in trial.user_attrs for trial in study.get_trials(deepcopy=False)
+    ):
+        raise UserError(f"study {study.study_name!r} was not made by this tool; name another")
 
 
 def _free_name(study: Study) -> str:

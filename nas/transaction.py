@@ -10,7 +10,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 from nas.errors import UserError
 from nas.find_study import database_of, load_study, register_of
-from nas.storage import is_read_only, shown_url
+from nas.storage import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +48,7 @@ def alone_with(study: Study) -> Iterator[Study]:
         UserError: The database may not be written, or the study is gone.
     """
     database = database_of(study)
-    if is_read_only(database):
-        raise UserError(f"{shown_url(database.url)} may be read here, but not written")
+    require_writable(database)
     with register_of(study).lock(), one_transaction(database) as inside:
         own = load_study(inside, study.study_name)
         if own is None:

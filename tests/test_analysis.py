@@ -12,7 +12,8 @@ from random import Random
 import optuna
 import pandas as pd
 import pytest
-from fake_study import NUM_RANDOM, add_retrained, fake_study, quality_of
+from fake_study import NUM_RANDOM, SPACE, add_retrained, fake_study, quality, quality_of
+from optuna.samplers import RandomSampler
 
 from nas import analysis, results
 from nas.architecture import Architecture
@@ -145,6 +146,17 @@ def test_equal_ranks_correlate_fully_and_opposite_ones_not() -> None:
     assert analysis.rank_correlation(opposite).spearman == pytest.approx(-1)  # type: ignore[union-attr]
 
 
+def test_of_the_orders_of_five_networks_only_the_best_is_better_than_chance() -> None:
+    up = [0.1, 0.2, 0.3, 0.4, 0.5]
+    found = [
+        analysis.rank_correlation(pd.DataFrame({"val_accuracy": up, "accuracy": order}))
+        for order in itertools.permutations(up)
+    ]
+    better = [each for each in found if each is not None and each.tells_apart]
+    assert [each.spearman for each in better] == [pytest.approx(1)]  # one of 120; 0.9 have four
+    assert str(better[0]) == "1.00", "no interval: every resample agrees"
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng, covered = Random(0), 0
     for _ in range(40):
@@ -175,9 +187,14 @@ def test_time_is_added_up_by_what_it_was_spent_on() -> None:
 
 
 def test_what_decides_is_found_important_and_little_data_says_nothing() -> None:
-    found = results.importances(fake_study(number=400, noise=0))
+    study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed=0))
+    for _ in range(600):
+        trial = study.ask(dict(SPACE.distributions))
+        study.tell(trial, quality(SPACE.decode(trial.params)))
+    found = results.importances(study)
     assert found["importance"].sum() == pytest.approx(1)
-    assert set(found["parameter"].head(4)) & {"width_3", "depth_1", "depth_2", "depth_3", "depth_4"}
+    decisive = {"width_3", "depth_1", "depth_2", "depth_3", "depth_4"}
+    assert set(found["parameter"].head(5)) == decisive
     assert results.importances(fake_study(number=15)).empty
 
 

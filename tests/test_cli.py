@@ -139,7 +139,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ("budget", 0, "--budget must be a positive number, not 0"),
         ("max_macs", "4M", "--max-macs must be a positive number, not '4M'"),
         ("fill", "0.9", "--fill is a share of the budget from 0 to 1, not '0.9'"),
-        ("workers", "2", "--workers is a number from 0 to 1000, not 2"),
+        ("budget", None, "--budget must be a positive number, not None"),
+        ("workers", "2", "--workers is a whole number from 0 to 1000, not '2'"),
+        ("trials", "3", "--trials is a whole number of at least 1, not '3'"),
+        ("trials", True, "--trials is a whole number of at least 1, not True"),
+        ("seed", 0.5, "--seed is a whole number from 0 to 4294967295, not 0.5"),
+        ("dataset", 3, "--dataset is a name or folder:PATH, not 3"),
+        ("space", None, "spaces have names and .toml files, not None"),
         ("patience", 1.5, "--patience is a whole number of at least 1, not 1.5"),
         ("timeout", "1m", "--timeout is a positive number of seconds, not '1m'"),
         ("trial_timeout", "10m", "--trial-timeout is a positive number of seconds, not '10m'"),
@@ -153,6 +159,11 @@ def test_what_python_passes_is_checked_as_what_is_typed(
         nas.search(**{"dataset": "synthetic", name: value})
     assert str(caught.value) == message
     assert not list(folder.iterdir())
+
+
+def test_a_setting_that_does_not_exist_is_named() -> None:
+    with pytest.raises(UserError, match=r"^unknown setting epoch; known: budget, fill, .*, seed$"):
+        nas.search(epoch=3)
 
 
 @pytest.mark.parametrize(

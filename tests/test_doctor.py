@@ -166,16 +166,17 @@ def test_a_study_that_may_not_be_written_is_examined(
     assert "wrong: 1 claims of networks are void" in capsys.readouterr().out
 
 
-def test_a_note_on_a_study_that_may_not_be_written_is_refused_in_its_words(
+def test_a_study_that_may_not_be_written_is_refused_in_its_words(
     scored: Callable[..., Study],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     scored(Architecture.of([1, 1], [4, 8]))
     monkeypatch.setattr("nas.storage._may_write", lambda _path: False)
-    assert run("note", "0", "hello") == 2
     expected = "error: sqlite:///studies/mine.db may be read here, but not written\n"
-    assert capsys.readouterr().err == expected
+    for command in (("note", "0", "hello"), ("delete", "mine", "--yes")):
+        assert run(*command) == 2
+        assert capsys.readouterr().err == expected
 
 
 def test_a_torchvision_of_another_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,8 @@ def test_reliability_is_spearman_browns() -> None:
     assert ranking.reliability(seeds) == pytest.approx(1.6 / 1.8)
     mean = seeds.mean(0)
     assert ranking.corrected(mean, seeds) == pytest.approx(1 / math.sqrt(1.6 / 1.8))
+    # The first a third time: r = (0.8 + 1 + 0.8) / 3 = 13 / 15; three seeds 39 / 41.
+    assert ranking.reliability(seeds[[0, 1, 0]]) == pytest.approx(39 / 41)
 
 
 def test_the_correction_removes_the_references_noise() -> None:
@@ -106,6 +108,14 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         found = ranking.estimate(ranking.spearman, a, b)
         held += found.low <= true_spearman <= found.high
     assert held >= 51
+
+
+def test_the_interval_of_a_mean_is_1_96_standard_errors_to_each_side() -> None:
+    values = np.random.default_rng(0).normal(size=400)
+    found = ranking.estimate(lambda drawn: drawn.mean(-1), values)
+    error = values.std() / 20
+    ends = [(end - values.mean()) / error for end in (found.low, found.high)]
+    assert ends == pytest.approx([-1.96, 1.96], abs=0.2)  # 1.64 of 90 %
 
 
 def test_too_few_networks_have_no_correlation() -> None:
@@ -395,13 +405,14 @@ def test_rows_that_number_different_networks_alike_are_refused(tmp_path: Path) -
 def test_rows_of_another_file_count_for_the_networks_that_they_are_of(tmp_path: Path) -> None:
     columns = dict.fromkeys(proxy_fidelity.COLUMNS, 1) | {"candidate": "a", "device": "cpu"}
     main, other = (Rows(tmp_path / name, SETTING) for name in ("main.csv", "other.csv"))
-    for number, arch_id in enumerate("xy"):
+    for number, arch_id in enumerate(("x", "0123")):
         main.append(columns | {"network": number, "arch_id": arch_id})
-    for number, arch_id in enumerate("zy"):
+    for number, arch_id in enumerate(("456", "0123")):  # digits alone are no number
         other.append(columns | {"network": number, "arch_id": arch_id, "candidate": "b"})
+        other.append(columns | {"network": number, "arch_id": arch_id, "score": 9})
     found = report.read(main.path, [other.path])
-    told = found[["network", "arch_id", "candidate"]].to_numpy().tolist()
-    assert told == [[0, "x", "a"], [1, "y", "a"], [1, "y", "b"]]
+    told = found[["network", "arch_id", "candidate", "score"]].to_numpy().tolist()
+    assert told == [[0, "x", "a", 1], [1, "0123", "a", 1], [1, "0123", "b", 1]]
 
 
 # Measuring

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import sqlite3
 import subprocess
@@ -31,16 +32,18 @@ from headline_pieces import (
 from headline_session import EXIT_LEFT, Log, Session
 
 from nas.architecture import Architecture
-from nas.presets import hand_made_network
+from nas.presets import read_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+ARCH = Architecture.of([3, 3, 3, 3], [128, 100, 164, 200])
 PLAN = Plan(
     study=FULL.study,
     seconds_an_epoch={"strong": 2.0, "seed": 3.0},
     seconds_a_proxy_epoch=1.0,
-    winner={"trial": 42, "pace": 1.5},
+    winner={"trial": 42},
+    pace=1.5,
     strong_epochs=200,
     longest_epochs=600,
 )
@@ -68,20 +71,26 @@ def test_the_longest_schedule_is_chosen_that_fits_its_minutes() -> None:
     assert fitting_epochs(schedules, None, 54.0) == 50, "the shortest, where nothing is known"
 
 
-def test_a_winner_of_slow_steps_gets_fewer_epochs_and_more_time() -> None:
-    slow, as_fast = (plan_epochs(FULL, PLAN, {"trial": 1, "pace": pace}) for pace in (3.0, 1.0))
+def test_a_winner_of_slow_steps_gets_fewer_epochs_and_more_time(tmp_path: Path) -> None:
+    def planned(speed: int) -> Plan:
+        row = {"recipe": "strong", "loop": "nas", "images_per_second": speed}
+        measured.write_rows(tmp_path / "winner_throughput.csv", [row])
+        return plan_epochs(FULL, PLAN, tmp_path)
+
+    slow, as_fast = planned(8_333), planned(25_000)
+    assert (slow.pace, as_fast.pace) == (3.0, 1.0)
     # Three seeds of each, 2 s an epoch of the hand-made one: 24 and 12 s; 54 minutes are 2,916 s.
     assert (slow.strong_epochs, as_fast.strong_epochs) == (100, 200)
     assert (slow.longest_epochs, as_fast.longest_epochs) == (200, 600)
     seconds = {c.text.split(" --recipe")[0]: c.seconds for c in PIECES["strong"](FULL, slow)}
     assert seconds == {
         "retrain.py --model ResNet26_97": 200.0,
-        "retrain.py --trial 1": 600.0,
+        "retrain.py --trial 42": 600.0,
     }
 
 
 def test_the_short_scale_has_every_piece_that_its_winner_needs() -> None:
-    assert SHORT.pieces == ("speed", "search", "strong")
+    assert SHORT.pieces == ("speed", "search", "pace", "strong")
     commands = [command.text for piece in SHORT.pieces for command in PIECES[piece](SHORT, PLAN)]
     assert sum("--seeds 1 " in text for text in commands) == 2
     assert all(SHORT.study in text for text in commands if "retrain.py" in text)
@@ -151,7 +160,8 @@ def test_without_speeds_the_shortest_schedules_are_planned(session: Session) -> 
     session.decide()
     plan = Plan.load(session.results)
     assert plan == Plan(study=FULL.study, seconds_an_epoch={}, seconds_a_proxy_epoch=None)
-    plan = plan_epochs(FULL, plan, {"trial": 42, "pace": 2.0})
+    plan = plan_epochs(FULL, plan, session.results)
+    assert plan.pace == 1.0
     (first, *_) = PIECES["strong"](FULL, plan)
     assert (f"--epochs {FULL.schedules[0]} " in first.text, first.seconds) == (True, None)
 
@@ -162,20 +172,23 @@ def test_trainings_wait_for_the_search(session: Session) -> None:
 
 
 class WithLeaderboard(Session):
-    """Has a study whose trial 3, of half the speed, is the best after the hand-made network."""
+    """Has a study whose trial 3 is the best after the hand-made network."""
 
     def leaderboard(self) -> list[dict[str, Any]]:
-        return leaderboard((0, "baseline", 8.0), (3, "default", 16.0), (7, "default", 4.0))
+        return leaderboard((0, "baseline"), (3, "default"), (7, "default"))
+
+    def network_of(self, trial: int) -> str:
+        return {3: ARCH.to_json()}[trial]
 
 
 def test_speeds_winner_and_epochs_are_decided_in_turn_and_once(session: Session) -> None:
-    def write(speed: int) -> None:
+    def write(speed: int, name: str = "retrain_throughput.csv") -> None:
         rows = [
             {"recipe": recipe, "loop": loop, "images_per_second": images}
             for recipe in ("strong", "seed")
             for loop, images in {"nas": speed, "dataloader": 1}.items()
         ]
-        measured.write_rows(session.results / "retrain_throughput.csv", rows)
+        measured.write_rows(session.results / name, rows)
 
     session = WithLeaderboard(**vars(session))
     trial = {"num_params": 5, "what": "trial", "seconds": 1.5}
@@ -194,10 +207,21 @@ def test_speeds_winner_and_epochs_are_decided_in_turn_and_once(session: Session)
     assert plan is not None
     assert plan.seconds_an_epoch == speeds
     assert plan.winner is not None
-    assert (plan.winner["trial"], plan.winner["pace"]) == (3, 2.0)
-    assert plan == plan_epochs(FULL, plan, plan.winner)
+    assert (plan.winner["trial"], plan.pace, plan.strong_epochs) == (3, None, None)
+    assert read_architecture(session.results / "winner.json") == ARCH
+    with pytest.raises(SystemExit, match="strong comes after pace"):
+        session.require_ready("strong")
+    finish(session, "pace")
+    write(12_500, "winner_throughput.csv")
     session.decide()
-    assert Plan.load(session.results) == plan
+    session.require_ready("strong")
+    planned = Plan.load(session.results)
+    assert planned is not None
+    assert planned == plan_epochs(FULL, plan, session.results)
+    assert planned.pace == 2.0
+    write(1, "winner_throughput.csv")
+    session.decide()
+    assert Plan.load(session.results) == planned
 
 
 def test_what_was_decided_at_another_scale_decides_nothing(session: Session) -> None:
@@ -207,28 +231,22 @@ def test_what_was_decided_at_another_scale_decides_nothing(session: Session) -> 
         short.left(["strong"])
 
 
-def leaderboard(*ranked: tuple[int, str, float]) -> list[dict[str, Any]]:
-    """Make its rows of (trial, proposed by, seconds)."""
+def leaderboard(*ranked: tuple[int, str]) -> list[dict[str, Any]]:
+    """Make its rows of (trial, proposed by)."""
     columns = (
         "architecture", "num_params", "num_macs", "val_accuracy", "denoised", "finalist_accuracy",
         "finalist_std", "finalist_seeds", "arch_id",
     )  # fmt: skip
     return [
-        dict.fromkeys(columns, 0)
-        | {"rank": rank, "trial": trial, "proposed_by": who, "elapsed_seconds": seconds}
-        for rank, (trial, who, seconds) in enumerate(ranked)
+        dict.fromkeys(columns, 0) | {"rank": rank, "trial": trial, "proposed_by": who}
+        for rank, (trial, who) in enumerate(ranked)
     ]
 
 
 def test_the_winner_is_the_best_that_the_search_proposed() -> None:
-    rows = leaderboard((0, "baseline", 8.0), (7, "default", 12.0), (3, "default", 4.0))
+    rows = leaderboard((0, "baseline"), (7, "default"), (3, "default"))
     winner = headline_records.choose_winner(rows)
-    assert (winner["trial"], winner["best_of_all"], winner["pace"]) == (7, 0, 1.5)
-    assert headline_records.choose_winner(rows[1:])["pace"] == 1.0, "nothing to compare with"
-    hand_made = hand_made_network("ResNet26_97").arch_id
-    again = leaderboard((7, "default", 12.0), (1, "baseline", 6.0), (9, "baseline", 24.0))
-    again[2]["arch_id"] = hand_made  # which was interrupted, and scored by a later trial
-    assert headline_records.choose_winner(again)["pace"] == 0.5
+    assert (winner["trial"], winner["best_of_all"]) == (7, 0)
 
 
 @pytest.mark.parametrize("is_deaf", [False, True])
@@ -246,13 +264,72 @@ def test_a_command_is_stopped_as_by_ctrl_c_when_time_is_up(
     with process:
         assert process.stdout is not None
         process.stdout.readline()
-        ended = headline_session.wait_or_stop(process, 0.0)
+        ended = headline_session.wait_or_stop(process, lambda: 0.0)
     assert ended == (-signal.SIGKILL if is_deaf else -signal.SIGINT, True)
 
 
-def test_a_command_that_fails_is_told_from_one_that_ran_out_of_time(session: Session) -> None:
-    assert session.run(Command("search.py --budget nothing")), "it ended by itself"
-    assert [command.text for command in session.failed] == ["search.py --budget nothing"]
+def test_a_command_that_fails_is_told_from_one_that_ran_out_of_time(
+    session: Session, tmp_path: Path
+) -> None:
+    session.out = tmp_path / "out"
+    command = Command("search.py --budget nothing")
+    assert session.run(command), "it ended by itself"
+    assert session.failed == {command}
+    assert list(session.out.iterdir()) == [session.out / "work.tgz.00"]
+    late = replace(session, deadline=time.monotonic() - 1, failed=set())
+    assert not late.run(command)
+    assert not late.failed
+    codes = [row["exit_code"] for row in measured.read_rows(session.log.path)]
+    assert codes == ["2", "130"]
+
+
+class Failing(Session):
+    """Every command fails."""
+
+    def start(self, _arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(1)"])
+
+
+@pytest.mark.parametrize(("out", "num_tried"), [("out", 1), (None, FULL.seeds)])
+def test_a_training_that_fails_ends_a_call_that_packs_one_checkpoint(
+    session: Session, tmp_path: Path, out: str | None, num_tried: int
+) -> None:
+    (session.work / "studies").mkdir()
+    finish(session, "speed", "search", "pace")
+    num_before = len(measured.read_rows(session.log.path))
+    PLAN.save(session.results)
+    failing = Failing(**vars(session) | {"out": out and tmp_path / out})
+    assert failing.do(["seed"])
+    assert len(measured.read_rows(session.log.path)) == num_before + num_tried
+
+
+def test_a_script_that_is_told_to_end_packs_first(tmp_path: Path) -> None:
+    """As `timeout` tells it; the command that runs ends too, and did not fail."""
+    flags = ("--tiny", "--device", "cpu", "--work", "work", "--pack", "out")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "benchmarks" / "headline.py"), "next", *flags],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("$ python"))
+        process.terminate()
+        told = process.stdout.read()
+    assert process.returncode == EXIT_LEFT, told
+    assert "packed" in told
+    headline_records.unpack(tmp_path / "out", tmp_path / "again")
+    (row,) = measured.read_rows(tmp_path / "again" / "results" / "commands.csv")
+    assert row["exit_code"] == "130"
+
+
+def test_a_package_that_is_too_old_is_named_before_anything_runs(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(headline_session, "version", lambda _name: "0.1")
+    with pytest.raises(SystemExit) as ended:
+        session.require_usable()
+    assert ended.value.code == 2
+    assert re.search(r"error: \S+>=\S+ is needed, found 0.1\n$", capsys.readouterr().err)
 
 
 def test_commands_find_this_package_and_what_was_on_the_path(
@@ -302,17 +379,21 @@ def test_a_pack_holds_databases_results_and_the_newest_checkpoints(
     (copy / "new").touch()
     headline_records.unpack(out, copy)
     assert (copy / "new").exists(), "a folder that is there stays"
+    Log(copy / "results" / "commands.csv").add(Command("retrain.py"), 0.0, 1.0, 0)
+    headline_records.unpack(out, copy)
+    headline_records.pack(copy, tmp_path / "later")
+    with pytest.raises(FileExistsError, match="knows nothing of commands"):
+        headline_records.unpack(tmp_path / "later", work)
     with pytest.raises(FileNotFoundError, match=r"no work\.tgz"):
         headline_records.unpack(tmp_path / "nowhere", tmp_path / "other")
 
 
 def test_a_full_training_becomes_a_row_with_its_device_but_not_its_host() -> None:
     made_with = {"device_name": "a GPU", "host": "secret", "torch": "2.11.0"}
-    arch = Architecture.of([3, 3, 3, 3], [128, 100, 164, 200])
     attributes = {
         "network": "n",
         "seed": 1,
-        "architecture_json": arch.to_json(),
+        "architecture_json": ARCH.to_json(),
         "provenance": json.dumps(made_with),
     }
     row = headline_records.record(attributes)

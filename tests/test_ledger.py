@@ -454,6 +454,41 @@ def test_cells_of_a_workbook_may_be_numbers_dates_and_blank(scored: Scored) -> N
     assert (found.date, found.seed) == ("2024-05-01", 3)
 
 
+@pytest.mark.parametrize("row", ['0.6,"see paper', '0.6,"see, ""paper'])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_quote_that_is_never_closed_swallows_no_row(
+    scored: Scored, row: str, ending: str
+) -> None:
+    study = scored()
+    lines = ["blocks,channels,acc,notes", "1/1,4/8,0.5,a", f"1/1,4/8,{row}", "2/1,8/8,0.7,ok", ""]
+    Path("a.csv").write_bytes(ending.join(lines).encode())
+    with pytest.raises(UserError, match="a quote that is opened in line 3 is never closed"):
+        verdicts("a.csv")
+    assert not history(study)
+
+
+def test_a_formula_without_a_value_is_no_missing_number(scored: Scored) -> None:
+    scored()
+    book = openpyxl.Workbook()
+    book.active.append(["blocks", "channels", "accuracy"])
+    book.active.append(["1,1", "4,8", "=0.5+0.1"])
+    book.save("a.xlsx")
+    (found,) = bring("a.xlsx")
+    assert (found.verdict, found.detail) == ("unreadable", "accuracy is '=0.5+0.1', not a number")
+
+
+@pytest.mark.parametrize(
+    ("text", "accuracy"),
+    [(".5", 0.5), ("+0.5", 0.5), ("50 percent", 0.5), ("50Percent", 0.5), ("5.e1", 0.5)],
+)
+def test_numbers_are_read_as_people_write_them(scored: Scored, text: str, accuracy: float) -> None:
+    study = scored()
+    Path("a.csv").write_text(f"blocks,channels,acc,params\n1/1,4/8,{text},.001M\n")
+    assert verdicts("a.csv") == ["imported"]
+    (found,) = history(study)
+    assert found.accuracy == accuracy
+
+
 def test_a_workbook_shows_percent_and_keeps_texts_that_look_missing(scored: Scored) -> None:
     study = scored()
     book = openpyxl.Workbook()

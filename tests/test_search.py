@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -444,8 +445,21 @@ def test_a_study_not_made_here_is_refused(folder: Path, tiny: Search) -> None:
     url = f"sqlite:///{folder}/studies/mine.db"
     theirs = optuna.create_study(storage=url, study_name="mine", direction="maximize")
     theirs.add_trial(optuna.trial.create_trial(value=1.0))
+    before = (folder / "studies" / "mine.db").read_bytes()
     with pytest.raises(UserError, match="was not made by this tool"):
         tiny(1, study="mine", storage=url)
+    with pytest.raises(UserError, match="was not made by this tool"):
+        plan(3_000, dataset="synthetic", space="tiny", proxy="tiny", study="mine").find()
+    assert (folder / "studies" / "mine.db").read_bytes() == before
+
+
+def test_numbers_of_numpy_and_paths_are_welcome(folder: Path, tiny: Search) -> None:
+    studies = folder / "studies"
+    files = {"space": studies / "spaces" / "tiny.toml", "proxy": studies / "proxies" / "tiny.toml"}
+    numbers = {"seed": np.int64(7), "patience": np.int64(5), "epochs": np.int64(1)}
+    study = tiny(np.int64(1), storage=studies / "own.db", **files, **numbers)
+    assert (studies / "own.db").is_file()
+    assert len(scored(study)) == 1
 
 
 @pytest.mark.parametrize("sampler", ["random", "cmaes", "nsga2"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from strategies import architectures
 
 import nas.notes
 from nas.architecture import Architecture
+from nas.complexity import count_params
 from nas.deletion import delete
 from nas.distance import distance
 from nas.errors import UserError
@@ -236,6 +238,19 @@ def test_show_knows_what_was_imported_before_the_network_was_scored(
         assert run("show", str(number), "--json") == 0
         later = json.loads(capsys.readouterr().out)["later"]
         assert [each["accuracy"] for each in later] == accuracies
+
+
+def test_show_describes_a_network_that_waits(
+    scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = scored(OTHER)
+    enqueue(study, stored_space(study), ARCH, proposed_by="imported")
+    record(study, ARCH, 0.61, split="test", recipe="imported")
+    assert run("show", "1") == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"trial 1 of {NAME}: WAITING\n")
+    assert re.search(rf"architecture +1x4, 1x8\n +num params +{count_params(ARCH):,}\n", told)
+    assert "test 61.00%" in told
 
 
 # tried

@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from nas.encoding import Encoding
 from nas.gaussian_process import GaussianProcess, _loss, evidences
-from nas.surrogate import _share_predicted, estimate, recommend
+from nas.surrogate import _fence, _share_predicted, estimate, recommend
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -84,6 +84,20 @@ def test_trust_is_short_of_the_share_that_is_predicted_by_one_standard_error() -
     predicted = np.repeat([-3.0, 3.0], 4)
     values = predicted + np.tile([-1.0, 1.0], 4)
     assert _share_predicted(predicted, values) == pytest.approx(1 - 1.5 * 0.1)
+
+
+def test_an_estimate_keeps_the_square_of_the_untrusted_share_of_what_is_unexplained() -> None:
+    features = rows(50)
+    values = additive(features, 0) + noise(50, 0, scale=0.6)
+    found, model = estimate(features, values), GaussianProcess(features, values)
+    assert 0.2 < found.trust < 0.8
+    unexplained = model.targets - model.means
+    expected = model.warping.inverse(model.means + (1 - found.trust) ** 2 * unexplained)
+    assert found.mean == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_fence_is_below_the_median_by_seven_times_what_the_upper_quartile_is_above() -> None:
+    assert _fence(np.array([-9.0, -1.0, 0.0, 1.0, 2.0])) == -7.0
 
 
 def test_where_no_model_fits_the_named_is_as_good_as_the_raw_best() -> None:

@@ -255,6 +255,20 @@ def test_accuracy_and_loss_are_those_of_one_image_at_a_time(num_images: int) -> 
     )
 
 
+def test_flip_average_is_the_mean_of_each_images_logits_and_its_mirror_images() -> None:
+    split, model = tiny_split(num_images=20), Brightness()
+    normalization = Normalization.of(split.images)
+    images = [normalization(image[None]) for image in split.images]
+    logits = torch.cat([(model(image) + model(image.flip(-1))) / 2 for image in images])
+    score = evaluate(
+        model, split, normalization, precision="float32", batch_size=8, flip_average=True
+    )
+    assert score.accuracy == (logits.argmax(1) == split.labels).double().mean().item()
+    assert score.loss == pytest.approx(
+        nn.functional.cross_entropy(logits, split.labels).item(), rel=1e-5
+    )
+
+
 @pytest.mark.parametrize(("side", "most"), [(8, 8), (32, 8), (64, 2), (96, 1)])
 def test_large_images_are_scored_fewer_at_a_time_to_the_same_result(side: int, most: int) -> None:
     split = tiny_split(num_images=20, side=side)

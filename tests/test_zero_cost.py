@@ -32,9 +32,9 @@ def linear(weights: list[list[float]]) -> nn.Linear:
     return layer
 
 
-def conv(weight: float) -> nn.Conv2d:
-    layer = nn.Conv2d(1, 1, 1, bias=False)
-    layer.load_state_dict({"weight": torch.full((1, 1, 1, 1), weight)})
+def conv(*weights: float) -> nn.Conv2d:
+    layer = nn.Conv2d(1, len(weights), 1, bias=False)
+    layer.load_state_dict({"weight": torch.tensor(weights).view(-1, 1, 1, 1)})
     return layer
 
 
@@ -70,15 +70,15 @@ def test_synflow_of_a_deep_network_is_no_more_than_a_number_can_be() -> None:
 
 
 def test_zen_score_is_distance_and_removed_deviation() -> None:
-    # Deviation 1 of the images is doubled by the convolution, then removed: log 2. Adding a times
-    # noise that is as long and unrelated makes the variance 1 + a^2; what is left of the shift,
-    # averaged over these four images, is a / sqrt(1 + a^2).
-    model = nn.Sequential(conv(2.0), nn.BatchNorm2d(1, eps=1e-12))
+    # Variance 1 of the images becomes 1 and 9 in the two channels, then is removed: half of log 5.
+    # Adding a times noise that is as long and unrelated makes it 1 + a^2 times as large; what is
+    # left of the shift, averaged over these four images, is a / sqrt(1 + a^2) in each channel.
+    model = nn.Sequential(conv(1.0, 3.0), nn.BatchNorm2d(2, eps=1e-12))
     images, noise = (
         torch.tensor(values).view(4, 1, 1, 1)
         for values in ([1.0, 1.0, -1.0, -1.0], [1.0, -1.0, 1.0, -1.0])
     )
-    expected = math.log(0.01 / math.sqrt(1 + 0.01**2)) + math.log(2)
+    expected = math.log(math.sqrt(2) * 0.01 / math.sqrt(1 + 0.01**2)) + math.log(5) / 2
     assert zen_score(model, images, noise) == pytest.approx(expected, abs=1e-4)
 
 

@@ -10,8 +10,8 @@ import typer
 from nas.cli.choices import DATA
 from nas.cli.parse import parse_count, parse_duration
 from nas.cli.preview import show_preview
-from nas.errors import UserError
-from nas.search import check_target, plan
+from nas.errors import UserError, whole_number
+from nas.search import plan
 from nas.search import search as run_search
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def search(
     }
     max_params = _given("--budget", parse_count, budget) or 0
     seconds = _given("--timeout", parse_duration, timeout)
-    check_target(trials)
+    whole_number("--trials", trials)
     if dry_run:
         show_preview(plan(max_params, **asked), trials)
         return

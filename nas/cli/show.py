@@ -36,6 +36,8 @@ def show(
 
 
 def _describe(study: Study, number: int) -> dict[str, Any]:
+    from nas.architecture import Architecture
+    from nas.complexity import count_params
     from nas.history import SEARCH, history
     from nas.notes import notes
     from nas.study import stored_schedule
@@ -44,6 +46,10 @@ def _describe(study: Study, number: int) -> dict[str, Any]:
     found = get_trial(study, number)
     attrs = {key: _unpacked(value) for key, value in found.user_attrs.items()}
     arch_id = found.user_attrs.get("arch_id")
+    if arch_id is None and "architecture_json" in attrs:  # it waits to be scored
+        arch = Architecture.from_json(found.user_attrs["architecture_json"])
+        arch_id = arch.arch_id
+        attrs = {"architecture": str(arch), "num_params": count_params(arch)} | attrs
     later = [
         each.to_dict()
         for each in history(study)

@@ -40,7 +40,7 @@ def names(kind: str) -> list[str]:
     return sorted({Path(name).stem for name in shipped + own if name.endswith(".toml")})
 
 
-def load(kind: str, name_or_file: str, config: type[ConfigT]) -> tuple[str, ConfigT]:
+def load(kind: str, name_or_file: str | Path, config: type[ConfigT]) -> tuple[str, ConfigT]:
     """Read a preset by name, or a TOML file by path, and validate it.
 
     Returns:
@@ -53,13 +53,15 @@ def load(kind: str, name_or_file: str, config: type[ConfigT]) -> tuple[str, Conf
     return Path(source).stem, validated(source, settings, config)
 
 
-def read(kind: str, name_or_file: str) -> tuple[str, dict[str, Any]]:
+def read(kind: str, name_or_file: str | Path) -> tuple[str, dict[str, Any]]:
     """Read a preset or a file as `load` does, not yet validated; the first is what errors name.
 
     Raises:
         UserError: No such preset or file, or no TOML; one line.
     """
-    source, text = _read(kind, name_or_file)
+    if not isinstance(name_or_file, str | Path):
+        raise UserError(f"{kind} have names and .toml files, not {name_or_file!r}")
+    source, text = _read(kind, str(name_or_file))
     try:
         return source, tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number or a nesting without end
@@ -77,6 +79,9 @@ def validated(source: str, settings: Mapping[str, object], config: type[ConfigT]
 def changed(config: ConfigT, settings: Mapping[str, object]) -> ConfigT:
     """Change what flags of the settings' names gave; a wrong one becomes one line (UserError)."""
     same = {name: getattr(config, name) for name in type(config).model_fields}
+    settings = {  # numpy's numbers, too
+        name: value.item() if hasattr(value, "item") else value for name, value in settings.items()
+    }
     try:
         return type(config).model_validate({**same, **settings})
     except ValidationError as error:

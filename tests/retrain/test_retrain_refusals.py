@@ -55,6 +55,10 @@ def test_what_has_no_score_is_refused_by_its_state(tiny: Callable[..., Study]) -
     assert "it has 0 to 3" in refusal(trial=-1, **arguments)
     assert "no trial '0' in study" in refusal(trial="0", **arguments)
     assert "unknown export format 'fp8'" in refusal(trial=0, export="fp16,fp8", **arguments)
+    for seconds in ("a", -1):
+        assert refusal(trial=0, checkpoint_seconds=seconds, **arguments) == (
+            f"--checkpoint-seconds is a positive number of seconds, not {seconds!r}"
+        )
 
 
 def test_several_studies_are_listed_and_those_of_other_tools_refused(folder: Path) -> None:

@@ -91,7 +91,7 @@ def requeue_as_optuna_does(study: Study, trial: Trial) -> None:
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("interrupt", [requeue_as_we_do, requeue_as_optuna_does])
-@pytest.mark.parametrize("base", [DEFAULT, "tpe", "random", "nsga2"])
+@pytest.mark.parametrize("base", [DEFAULT, "tpe", "random", "nsga2", "cmaes"])
 @pytest.mark.parametrize("times", [1, 3])
 def test_an_interrupted_trial_tried_again_does_not_shift_the_proposals_after_it(
     base: str, interrupt: Callable[[Study, Trial], None], times: int
@@ -103,7 +103,7 @@ def test_an_interrupted_trial_tried_again_does_not_shift_the_proposals_after_it(
     assert scored(run(study, 12)) == scored(undisturbed(base))[:15]
 
 
-@pytest.mark.parametrize("base", [DEFAULT, "tpe", "random", "nsga2"])
+@pytest.mark.parametrize("base", [DEFAULT, "tpe", "random", "nsga2", "cmaes"])
 def test_a_trial_interrupted_before_its_proposal_does_not_shift_those_after_it(base: str) -> None:
     study = run(study_of(base), 7)
     study.tell(study.ask(), state=TrialState.FAIL)
@@ -129,7 +129,7 @@ def test_what_fails_amid_its_parameters_is_not_proposed_again_and_again(base: st
     assert len(set(widths)) > 3
 
 
-@pytest.mark.parametrize("base", [DEFAULT, "tpe", "random", "nsga2"])
+@pytest.mark.parametrize("base", [DEFAULT, "tpe", "random", "nsga2", "cmaes"])
 def test_proposals_do_not_depend_on_which_of_two_trials_was_asked_for_last(base: str) -> None:
     study = run(study_of(base), 11)
     first, _ = study.ask(), study.ask()

@@ -342,6 +342,7 @@ def test_the_logarithm_of_an_improvement_is_exact() -> None:
     """Against mpmath with 60 digits."""
     exact = {0.5: -0.3598276837450638, 0.0: -0.9189385332046728, -1.0: -2.485121025712641}
     exact |= {-5.001: -16.749663448901437, -38.0: -730.1961834021138, -100.0: -5010.12957880025}
+    exact |= {-20_000.0: -200000020.72591364}
     assert _log_gain(np.array(list(exact))) == pytest.approx(list(exact.values()), rel=1e-13)
 
 
