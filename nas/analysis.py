@@ -130,9 +130,10 @@ def stages(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_best_tenth(accuracies: pd.Series[float]) -> pd.Series[bool]:
-    """Mark the best tenth, at least one."""
+    """Mark the best tenth, at least one, and those that score as much; none if they are many."""
     count = max(1, round(len(accuracies) / 10))
-    return accuracies.rank(ascending=False, method="first") <= count
+    best = accuracies.rank(ascending=False, method="min") <= count
+    return best & (best.sum() <= 2 * count)
 
 
 def best_tenth(stages: pd.DataFrame) -> pd.DataFrame:
@@ -141,7 +142,7 @@ def best_tenth(stages: pd.DataFrame) -> pd.DataFrame:
     Returns:
         `field`, `stage`, `group` ("best tenth" or "the rest"), `num_networks`, and the quartiles
         `lower`, `median` and `upper`; fields that never vary are left out. No rows where the best
-        tenth is a single network, which has nothing in common with others.
+        tenth is a single network, which has nothing in common with others, or cannot be told.
     """
     is_best = is_best_tenth(stages["val_accuracy"])
     if is_best.sum() < 2:
@@ -207,22 +208,24 @@ class RankCorrelation:
         spearman: In [-1, 1].
         low: 2.5th percentile over resampled networks.
         high: 97.5th.
-        chance: The share of shuffled orders that correlate as much.
+        chance: The shares of shuffled orders that correlate as much or more, and as much or less.
     """
 
     num_networks: int
     spearman: float
     low: float
     high: float
-    chance: float
+    chance: tuple[float, float]
 
     @property
-    def tells_apart(self) -> bool:
-        """Whether the ranking is better than none: one shuffle in forty is as good, or fewer.
+    def verdict(self) -> str:
+        """Whether the ranking is "better" than none, "worse", or "": none of it can be told.
 
-        Not whether `low` is positive: of the orders of five networks 6.7 % have that by chance.
+        One shuffle in forty is as good, or fewer. Not whether `low` is positive: of the orders of
+        five networks 6.7 % have that by chance.
         """
-        return self.chance <= 0.025
+        above, below = (share <= 0.025 for share in self.chance)
+        return "better" if above else "worse" if below else ""
 
     def __str__(self) -> str:
         """Write `0.81 (95 % interval 0.55 to 0.93)`; of a perfect order all resamples are alike."""
@@ -247,18 +250,22 @@ def rank_correlation(pairs: pd.DataFrame) -> RankCorrelation | None:
     low, high = resampled.quantile([0.025, 0.975])
     of_one, of_other = both.rank().to_numpy().T
     shuffled = rng.permuted(np.tile(of_other, (RESAMPLES, 1)), axis=1)
-    chance = np.mean(shuffled @ of_one >= of_other @ of_one)
-    return RankCorrelation(len(both), float(spearman), float(low), float(high), float(chance))
+    by_chance, found = shuffled @ of_one, of_other @ of_one
+    chance = float(np.mean(by_chance >= found)), float(np.mean(by_chance <= found))
+    return RankCorrelation(len(both), float(spearman), float(low), float(high), chance)
 
 
-def time_spent(trials: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
+def time_spent(
+    trials: pd.DataFrame, later: pd.DataFrame, failed_later: pd.DataFrame
+) -> pd.DataFrame:
     """Add up where the time went, as far as it is known: `what`, `num_trials`, `hours`."""
     ends = {"COMPLETE": "scored", "PRUNED": "over budget", "RUNNING": "running"}
     what = trials["state"].map(ends).fillna("failed: " + trials["fail_reason"].fillna("unknown"))
     of_trials = trials[["elapsed_seconds"]].assign(what=what)
     of_later = later[["elapsed_seconds"]].assign(what=later["measure"])
-    both = pd.concat([of_trials, of_later]).astype({"elapsed_seconds": float}).dropna()
-    sums = both.groupby("what", as_index=False).agg(
+    every = pd.concat([of_trials, of_later, failed_later])
+    known = every.astype({"elapsed_seconds": float}).dropna()
+    sums = known.groupby("what", as_index=False).agg(
         num_trials=("elapsed_seconds", "size"), hours=("elapsed_seconds", "sum")
     )
     sums["hours"] /= 3600
@@ -289,8 +296,8 @@ def verdict(measure: str, pairs: pd.DataFrame) -> str:
         )
         return f"{measure}: {number} both scores; {ending}."
     ending = (
-        "the proxy ranks them better than chance"
-        if found.tells_apart
+        f"the proxy ranks them {found.verdict} than chance"
+        if found.verdict
         else "whether the proxy ranks them better than chance cannot be told yet"
     )
     return f"{measure}: {ending}; rank correlation {found} over {found.num_networks} networks."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,15 @@ from optuna.trial import TrialState
 
 from nas.analysis import denoise, scored
 from nas.errors import UserError
-from nas.find_study import FINALISTS, RETRAIN, SISTERS, find_sister
+from nas.find_study import FINALISTS, SISTERS, find_sister
 from nas.history import in_epochs
 from nas.sisters import scored_images
 from nas.study import IMPORTED, stored_identity, stored_space
 from nas.trials import scored_trials
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -95,7 +98,9 @@ def rank(scored: pd.DataFrame, study: Study, *, by: str = "finalist") -> pd.Data
     denoised = denoise(scored, stored_space(study))
     frame = denoised.join(finalists(study), on="trial")
     frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
-    frame = frame[list(COLUMNS)].astype({"finalist_seeds": "Int64"})
+    # Trials without a network make numbers of the others into decimals.
+    whole = {"num_params": "int64", "num_macs": "int64", "finalist_seeds": "Int64"}
+    frame = frame[list(COLUMNS)].astype(whole)
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
     return frame
 
@@ -144,8 +149,9 @@ def later_scores(study: Study) -> pd.DataFrame:
         One row a finished trial of a sister with `LATER_COLUMNS`. `kind` is the sister, `trial`
         the source trial's number (missing for a network from elsewhere), `measure` says what the
         accuracy is of: the recipe, the split and a data set that is not the study's, or the
-        finalists' proxy. `setup` is its epochs, or what a sheet says of it; those of a network that
-        share measure and `attempt` differ in their seeds alone.
+        finalists' proxy; of a sheet's also the epochs, for others rank otherwise. `setup` is its
+        epochs, or what else a sheet says of it; those of a network that share measure and `attempt`
+        differ in their seeds alone.
     """
     sisters = {kind: find_sister(study, kind) for kind in SISTERS}
     rows = [
@@ -159,17 +165,41 @@ def later_scores(study: Study) -> pd.DataFrame:
 
 def _later(study: Study, kind: str, sister: Study, trial: FrozenTrial) -> dict[str, Any]:
     attrs = trial.user_attrs
-    is_full = kind == RETRAIN
     return {
         "kind": kind,
         "trial": attrs.get("source_trial"),
-        "measure": (
-            f"full training ({attrs['recipe']}, {scored_images(study, attrs)})" if is_full else kind
-        ),
+        "measure": _measure(study, kind, attrs),
         **_attempt(trial, stored_identity(sister).get("proxy.epochs", "")),
         "accuracy": trial.value,
         **{name: attrs.get(name) for name in LATER_ATTRIBUTES},
     }
+
+
+def _measure(study: Study, kind: str, attrs: Mapping[str, Any]) -> str:
+    if kind == FINALISTS:
+        return f"{kind} (val)"
+    epochs = in_epochs(str(attrs.get("epochs", ""))) if attrs["recipe"] == IMPORTED else ""
+    words = (attrs["recipe"], epochs, scored_images(study, attrs))
+    return f"full training ({', '.join(filter(None, words))})"
+
+
+def failed_later(study: Study) -> pd.DataFrame:
+    """List the trials of the sisters that failed.
+
+    Returns:
+        One row each: `what` it was, and its `elapsed_seconds`, NaN where they are not known.
+    """
+    failed = (TrialState.FAIL,)
+    rows = [
+        {
+            "what": f"failed: {trial.user_attrs.get('fail_reason', 'unknown')} ({kind})",
+            "elapsed_seconds": trial.duration.total_seconds() if trial.duration else math.nan,
+        }
+        for kind in SISTERS
+        if (sister := find_sister(study, kind)) is not None
+        for trial in sister.get_trials(deepcopy=False, states=failed)
+    ]
+    return pd.DataFrame(rows, columns=["what", "elapsed_seconds"])
 
 
 def _attempt(trial: FrozenTrial, scheduled: int | str) -> dict[str, str]:
@@ -183,7 +213,7 @@ def _attempt(trial: FrozenTrial, scheduled: int | str) -> dict[str, str]:
         settings = (attrs.get(name, "") for name in ("recipe_settings", "data_fingerprint"))
         return {"setup": epochs, "attempt": " ".join(settings)}
     lr = f"lr {attrs['lr']}" if "lr" in attrs else ""
-    setup = ", ".join(text for text in (attrs.get("optimizer"), lr, epochs) if text)
+    setup = ", ".join(text for text in (attrs.get("optimizer"), lr) if text)
     own = "" if "seed" in attrs else trial.number
     return {"setup": setup, "attempt": f"{attrs.get('network', '')}, {setup}, {own}"}
 

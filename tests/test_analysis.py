@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 import time
+from datetime import timedelta
 from random import Random
 
 import optuna
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from fake_study import NUM_RANDOM, SPACE, add_retrained, fake_study, quality, quality_of
 from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
 
 from nas import analysis, results
 from nas.architecture import Architecture
@@ -94,13 +96,23 @@ def test_a_best_tenth_of_one_network_has_nothing_in_common() -> None:
     assert analysis.best_tenth(analysis.stages(scored)).empty
 
 
+@pytest.mark.parametrize(("num_best", "num_marked"), [(1, 2), (3, 3), (5, 0), (20, 0)])
+def test_networks_that_score_as_much_are_in_the_best_tenth_or_none_is(
+    num_best: int, num_marked: int
+) -> None:
+    rest = [0.01 * number for number in range(20 - num_best)]
+    assert analysis.is_best_tenth(pd.Series([1.0] * num_best + rest)).sum() == num_marked
+
+
 def test_time_that_is_not_known_is_left_out() -> None:
     trials = pd.DataFrame(
         {"state": ["COMPLETE", "RUNNING"], "fail_reason": None, "elapsed_seconds": [3600.0, None]}
     )
     later = pd.DataFrame({"elapsed_seconds": [None, 7200.0], "measure": ["imported", "retrain"]})
-    spent = analysis.time_spent(trials, later)
-    assert dict(zip(spent["what"], spent["hours"], strict=True)) == {"retrain": 2, "scored": 1}
+    failed = pd.DataFrame({"elapsed_seconds": [3600.0, None], "what": "failed: lost (retrain)"})
+    spent = analysis.time_spent(trials, later, failed)
+    found = dict(zip(spent["what"], spent["hours"], strict=True))
+    assert found == {"retrain": 2, "scored": 1, "failed: lost (retrain)": 1}
 
 
 def test_trials_hold_what_was_scored_and_what_failed() -> None:
@@ -141,9 +153,10 @@ def test_equal_ranks_correlate_fully_and_opposite_ones_not() -> None:
     up = [0.1, 0.2, 0.4, 0.5, 0.9]
     same = analysis.rank_correlation(pd.DataFrame({"val_accuracy": up, "accuracy": up}))
     assert (same.num_networks, same.spearman) == (5, pytest.approx(1))  # type: ignore[union-attr]
-    assert same.tells_apart  # type: ignore[union-attr]
+    assert same.verdict == "better"  # type: ignore[union-attr]
     opposite = pd.DataFrame({"val_accuracy": up, "accuracy": up[::-1]})
-    assert analysis.rank_correlation(opposite).spearman == pytest.approx(-1)  # type: ignore[union-attr]
+    reverse = analysis.rank_correlation(opposite)
+    assert (reverse.spearman, reverse.verdict) == (pytest.approx(-1), "worse")  # type: ignore[union-attr]
 
 
 def test_of_the_orders_of_five_networks_only_the_best_is_better_than_chance() -> None:
@@ -152,7 +165,7 @@ def test_of_the_orders_of_five_networks_only_the_best_is_better_than_chance() ->
         analysis.rank_correlation(pd.DataFrame({"val_accuracy": up, "accuracy": order}))
         for order in itertools.permutations(up)
     ]
-    better = [each for each in found if each is not None and each.tells_apart]
+    better = [each for each in found if each is not None and each.verdict == "better"]
     assert [each.spearman for each in better] == [pytest.approx(1)]  # one of 120; 0.9 have four
     assert str(better[0]) == "1.00", "no interval: every resample agrees"
 
@@ -172,18 +185,27 @@ def test_noise_is_not_taken_for_a_ranking() -> None:
     for _ in range(40):
         noise = [[rng.gauss(0, 1) for _ in range(12)] for _ in range(2)]
         pairs = pd.DataFrame({"val_accuracy": noise[0], "accuracy": noise[1]})
-        claimed += analysis.rank_correlation(pairs).tells_apart  # type: ignore[union-attr]
+        claimed += analysis.rank_correlation(pairs).verdict != ""  # type: ignore[union-attr]
     assert claimed <= 5
 
 
 def test_time_is_added_up_by_what_it_was_spent_on() -> None:
     study = fake_study(number=20, num_failed=2)
     add_retrained(study, [3], seeds=2)
-    spent = analysis.time_spent(results.trials(study), results.later_scores(study))
+    sister = open_sister(study._storage, study.study_name, "retrain")
+    failed = optuna.trial.create_trial(
+        state=TrialState.FAIL, user_attrs={"fail_reason": "diverged", "recipe": "strong"}
+    )
+    assert failed.datetime_start is not None
+    failed.datetime_complete = failed.datetime_start + timedelta(hours=0.5)
+    sister.add_trial(failed)
+    frames = results.trials(study), results.later_scores(study), results.failed_later(study)
+    spent = analysis.time_spent(*frames)
     by_what = spent.set_index("what")
-    assert list(by_what.index) == ["full training (strong, test)", "scored", "failed: diverged"]
-    assert by_what["hours"].tolist() == pytest.approx([1200 / 3600, 180 / 3600, 20 / 3600])
-    assert by_what["num_trials"].tolist() == [2, 20, 2]
+    in_full, failed_in_full = "full training (strong, test)", "failed: diverged (retrain)"
+    assert list(by_what.index) == [failed_in_full, in_full, "scored", "failed: diverged"]
+    assert by_what["hours"].tolist() == pytest.approx([0.5, 1200 / 3600, 180 / 3600, 20 / 3600])
+    assert by_what["num_trials"].tolist() == [1, 2, 20, 2]
 
 
 def test_what_decides_is_found_important_and_little_data_says_nothing() -> None:
@@ -250,3 +272,10 @@ def test_tries_by_hand_of_one_network_are_not_taken_for_seeds() -> None:
     pairs = analysis.agreement(analysis.scored(results.trials(study)), later)
     assert pairs[["trial", "num_seeds"]].to_numpy().tolist() == [[3, 2]]
     assert pairs["accuracy"].tolist() == pytest.approx([0.96])
+    attrs = {**common, "epochs": "200", "architecture_json": json.dumps(arch)}
+    sister.add_trial(optuna.create_trial(value=0.99, user_attrs=attrs))
+    measures = set(results.later_scores(study)["measure"])  # other epochs rank otherwise
+    assert measures == {
+        "full training (imported, test)",
+        "full training (imported, 200 epochs, test)",
+    }

@@ -109,6 +109,21 @@ def test_the_report_fits_its_window(page: Page, report: Path, width: int) -> Non
     assert page.ask("return getComputedStyle(document.body).fontSize") == "15px"
 
 
+def test_a_report_is_printed_light_and_as_wide_as_a_page(page: Page, report: Path) -> None:
+    page.looks(*DESKTOP, scheme="dark")
+    page.open_report(report)
+    look = (
+        "(() => { const svg = document.querySelector('#figure-history svg.main-svg');"
+        " const { fill } = getComputedStyle(svg.querySelector('.xtick text'));"
+        " return `${svg.getBoundingClientRect().width} ${fill}`; })()"
+    )
+    on_screen = page.ask(f"return {look}")
+    page.ask("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.ask(f"return {look}") == "700 rgb(29, 33, 38)"
+    page.ask("window.dispatchEvent(new Event('afterprint'))")
+    page.until(f"return {look} === '{on_screen}'")
+
+
 def test_the_report_is_light_or_dark_as_the_system_is(page: Page, report: Path) -> None:
     luminance = (
         "const rgb = (c) => c.match(/[0-9.]+/g).map(Number);"

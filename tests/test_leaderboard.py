@@ -220,7 +220,9 @@ def test_a_table_says_what_finalists_are_of(
     assert last.startswith("finalist: mean of runs of 16 epochs at 32 pixels with other seeds (1)")
     later = later_scores(study)
     pairs = agreement(scored(trials(study)), later)
-    assert later_in_words(pairs) == {1: "50.00% finalists, 1\N{MULTIPLICATION SIGN} 16 epochs"}
+    assert later_in_words(pairs) == {
+        1: "50.00% finalists (val), 1\N{MULTIPLICATION SIGN} 16 epochs"
+    }
     assert "ranked by the mean of runs of 16 epochs at 32 pixels" in render(study)
 
 

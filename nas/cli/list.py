@@ -12,9 +12,13 @@ from nas.cli.display import table_console
 from nas.cli.words import percent
 from nas.errors import UserError
 
-# Where a terminal has fewer columns than these.
-COUNTS = ("running", "failed", "finalists", "retrained", "imported")
-LEFT_OUT = {100: (*COUNTS, "test epochs", "test seeds"), 80: ("epochs",), 60: ("last",)}
+# What a narrow terminal has not, the first to go first.
+LEFT_OUT = (
+    ("running", "failed", "finalists", "retrained", "imported"),
+    ("test epochs", "test seeds"),
+    ("epochs",),
+    ("last",),
+)
 
 
 def list_(
@@ -62,7 +66,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     """Print a row a study; columns that say nothing of any study are left out.
 
     Where a name occurs twice, as after a copy, each row says its database. A narrow terminal has
-    only what was reached.
+    fewer columns, so that the names stay whole if they can.
     """
     from rich.table import Table
 
@@ -72,8 +76,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
     console = table_console()
     says = {title: any(row[title] not in ("0", "-") for row in shown) for title in shown[0]}
     says |= {"scored": True}
-    for width, left_out in LEFT_OUT.items():
-        if console.width < width:
+    for left_out in LEFT_OUT:
+        if _width(shown, says) > console.width:
             says |= dict.fromkeys(left_out, False)
     titles = [title for title in shown[0] if says[title]]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -86,6 +90,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for row in shown:
         table.add_row(*(row[title] for title in titles))
     console.print(table)
+
+
+def _width(shown: list[dict[str, str]], says: dict[str, bool]) -> int:
+    """Give the columns of a terminal that the table takes."""
+    widths = [max(len(title), *(len(row[title]) for row in shown)) for title in says if says[title]]
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:

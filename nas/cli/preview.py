@@ -24,7 +24,7 @@ def show_preview(plan: Plan, target: int) -> None:
     scored = _standing(plan, target)
     _print_space(plan)
     proposed = preview.proposals(plan, NUM_PROPOSALS)
-    _print_proposals(plan, proposed)
+    _print_proposals(plan, proposed, is_new=scored == 0)
     middle = sorted(proposed, key=count_activations)[len(proposed) // 2]
     _print_time(plan, preview.measure(plan, middle), scored, target)
 
@@ -62,7 +62,7 @@ def _large(number: int) -> str:
     return f"{number:,}" if number < 1_000_000 else f"{number:.1e}"
 
 
-def _print_proposals(plan: Plan, proposed: list[Architecture]) -> None:
+def _print_proposals(plan: Plan, proposed: list[Architecture], *, is_new: bool) -> None:
     from rich.table import Table
 
     from nas.complexity import count_params
@@ -71,10 +71,10 @@ def _print_proposals(plan: Plan, proposed: list[Architecture]) -> None:
     print()
     first = baselines(plan.space, plan.budget)
     for name, arch in first.items():
-        print(f"baseline   {arch}  ({name}), scored first")
+        print(f"baseline   {arch}  ({name})" + (", scored first" if is_new else ""))
     if not first:
         print("baseline   none: no hand-made network fits these limits, nor one scaled to them")
-    print("What it would propose then:")
+    print("What it would propose then:" if is_new else "What a new study would propose then:")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("params", "of budget", "MACs"):
         table.add_column(title, justify="right", no_wrap=True)

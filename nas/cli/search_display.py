@@ -186,6 +186,8 @@ class Screen(Lines):
         super().start(study, target, url)
         self._epochs = _epochs(study)
         self._refused = Counter(refused_draws(study))
+        trials = study.get_trials(deepcopy=False)
+        self._num_failed = sum(trial.state.name == "FAIL" for trial in trials)
         self._num_scored_at_start = self._num_scored
         if self._num_scored:
             self._best_line = result(study.best_trial, is_best=False)

@@ -129,6 +129,7 @@ def agreement(pairs: pd.DataFrame) -> go.Figure:
     figure = new_figure(
         xaxis=_accuracy_axis(pairs["val_accuracy"], "validation accuracy of the proxy"),
         yaxis=_accuracy_axis(pairs["accuracy"], "accuracy later"),
+        showlegend=True,  # of a single measure, too: it says what the accuracy is of
     )
     for index, (measure, rows) in enumerate(pairs.groupby("measure", sort=True)):
         figure.add_scatter(
@@ -151,6 +152,7 @@ def trained_in_full(full: pd.DataFrame, window: tuple[int | None, int] | None) -
     figure = new_figure(
         xaxis={"title": "parameters", "tickformat": "~s"},
         yaxis=_accuracy_axis(full["mean"], "accuracy in full"),
+        showlegend=True,
     )
     _add_window(figure, window)
     for index, (measure, rows) in enumerate(full.groupby("measure", sort=True)):

@@ -2,6 +2,7 @@
 // Figures: drawn one after the other, so that the page answers at once; again when the theme turns.
 (() => {
   const figures = JSON.parse(document.getElementById("figures").textContent);
+  const PAGE = 700; // CSS pixels of an A4 or Letter page between its margins
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
   const themed = (layout) => {
@@ -34,6 +35,19 @@
   const redraw = () => draw(Object.keys(figures).filter((n) => document.getElementById(`figure-${n}`)));
   dark.addEventListener("change", redraw);
   redraw();
+  // On paper: light, and as wide as a page, whatever the screen is.
+  const root = document.documentElement;
+  window.addEventListener("beforeprint", () => {
+    root.classList.add("printed");
+    for (const name of Object.keys(figures)) {
+      const place = document.getElementById(`figure-${name}`);
+      if (place) Plotly.react(place, figures[name].data, { ...themed(figures[name].layout), autosize: false, width: PAGE });
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    root.classList.remove("printed");
+    redraw();
+  });
 })();
 
 // Leaderboard: sorted by a click on a title, numbers as numbers; filtered by every word typed.

@@ -133,7 +133,14 @@ class Page:
     @cached_property
     def spent(self) -> pd.DataFrame:
         """Where the time went."""
-        return analysis.time_spent(self.trials, self.later)
+        return analysis.time_spent(self.trials, self.later, results.failed_later(self.study))
+
+    @cached_property
+    def unscored(self) -> dict[str, int]:
+        """How many trials began and have no score, in words."""
+        words = {"FAIL": "failed", "PRUNED": "over budget", "RUNNING": "running or interrupted"}
+        counts = self.trials["state"].value_counts()
+        return {word: int(counts[state]) for state, word in words.items() if state in counts}
 
     @cached_property
     def groups(self) -> pd.DataFrame:
@@ -156,7 +163,7 @@ class Page:
     def leaderboard(self) -> pd.DataFrame:
         """The scored networks, the best estimate first, with what was measured later."""
         later = analysis.later_in_words(self.agreement)
-        frame = results.rank(self.scored, self.study)
+        frame = results.rank(self.scored, self.study).astype({"finalist_seeds": float})
         return frame.assign(later=[later.get(trial, "") for trial in frame["trial"]])
 
     @cached_property

@@ -52,6 +52,8 @@ def parallel_coordinates(stages: pd.DataFrame) -> go.Figure:
     scaled = (stages[axes] - lows) / (highs - lows).where(highs > lows, 1)
     is_best = is_best_tenth(stages["val_accuracy"])
     for name, members in (("the rest", scaled[~is_best]), ("best tenth", scaled[is_best])):
+        if members.empty:
+            continue
         step = max(1, -(-len(members) // MOST_LINES)) if name == "the rest" else 1
         rows = members.iloc[::step]
         x, y = _as_one_line(rows)
