@@ -71,9 +71,10 @@ class ImageFolder:
         self._refuse_outputs_among_classes()
         names = _folders(self._folder("train"))
         if len(names) < 2:
+            number = "one folder" if names else "no folder"
             raise UserError(
-                f"{self._folder('train')} has {len(names)} folders of images; "
-                "a class is a folder, and there must be two"
+                f"{self._folder('train')} has {number} of images; a class is a folder, and there "
+                "must be two"
             )
         return names
 
@@ -83,6 +84,11 @@ class ImageFolder:
         like = [name for name in folders if name.lower() in LOOK_LIKE_PARTS]
         unread = [name for name in like if name not in self.parts]
         has_train = any(name.lower().startswith("train") for name in like)
+        if like and set(folders) <= {"val", "test"}:
+            raise UserError(
+                f"{self.root} has {' and '.join(folders)}, but no folder train; put the training "
+                f"images into {self.root / 'train'}"
+            )
         if unread and (has_train or len(like) == len(folders)):
             raise UserError(
                 f"{self.root} has the folders {', '.join(like)}, which look like parts; the "

@@ -83,7 +83,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.assignment import follow
     from nas.data_sets import full_name, short_name
     from nas.distributed import join
-    from nas.errors import check_seconds, whole_number
+    from nas.errors import UserError, check_seconds, whole_number
     from nas.find_study import find_study, study_folder, url_of
     from nas.formats import require_available
     from nas.full_training import require_fit
@@ -91,6 +91,7 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     from nas.results import check_ranking
     from nas.retraining import Retraining
     from nas.storage import database_failures_in_one_line
+    from nas.study import IMPORTED
     from nas.training import choose_device
 
     ranks = join(device)
@@ -106,6 +107,8 @@ def retrain(  # noqa: PLR0913 - the flags of retrain.py, one to one
     require_available(formats)
     listener = listener or RetrainListener()
     recipe_name, config = RetrainConfig.load(recipe, **settings)
+    if recipe_name == IMPORTED:
+        raise UserError(f"{recipe}: 'imported' is how trainings of a sheet are called; rename it")
     chosen_device = choose_device(device)
     is_from_study = trial is not None or top is not None
     source = find_study(study, storage) if is_from_study or study is not None else None

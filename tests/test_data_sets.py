@@ -368,9 +368,7 @@ def test_copies_in_hidden_folders_are_left_out(tmp_path: Path) -> None:
     assert len(data.train) + len(data.val) == 18
 
 
-@pytest.mark.parametrize(
-    "parts", ["Training Testing", "train valid test", "val test", "train Test"]
-)
+@pytest.mark.parametrize("parts", ["Training Testing", "train valid test", "train Test"])
 def test_parts_by_other_names_are_neither_classes_nor_left_out(tmp_path: Path, parts: str) -> None:
     for part in parts.split():
         write_images(tmp_path / part, {"a": 10, "b": 10})
@@ -545,9 +543,11 @@ def test_where_decoded_images_cannot_be_kept_they_are_decoded_each_time(
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({"a": 10}, "has 1 folders of images"),
+        ({"a": 10}, "has one folder of images"),
         ({"a": 10, "b": 3}, "b has 3 images; a class needs 10 at least"),
-        ({}, "has 0 folders of images"),
+        ({}, "has no folder of images"),
+        ({"val/a": 10, "val/b": 10}, "has val, but no folder train; put the training images into "),
+        ({"val/a": 10, "test/a": 10}, "has test and val, but no folder train; "),
     ],
 )
 def test_folders_that_cannot_be_split_are_one_line(

@@ -7,6 +7,8 @@ import dataclasses
 import json
 import os
 import sqlite3
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -25,7 +27,6 @@ from nas.trials import enqueue, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -55,6 +56,10 @@ def test_what_has_no_score_is_refused_by_its_state(tiny: Callable[..., Study]) -
     assert "it has 0 to 3" in refusal(trial=-1, **arguments)
     assert "no trial '0' in study" in refusal(trial="0", **arguments)
     assert "unknown export format 'fp8'" in refusal(trial=0, export="fp16,fp8", **arguments)
+    own = Path("studies", "recipes", "imported.toml")
+    own.parent.mkdir(exist_ok=True)
+    own.write_bytes((files("nas.presets") / "recipes" / "strong.toml").read_bytes())
+    assert "'imported' is how trainings of a sheet are" in refusal(trial=0, recipe="imported")
     for seconds in ("a", -1):
         assert refusal(trial=0, checkpoint_seconds=seconds, **arguments) == (
             f"--checkpoint-seconds is a positive number of seconds, not {seconds!r}"
