@@ -20,7 +20,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import tarfile
 import time
+import zlib
 from pathlib import Path
 
 from headline_pieces import FULL, PIECES, SHORT, TINY
@@ -58,20 +60,23 @@ def main(argv: list[str] | None = None) -> int:
         deadline + 60 * asked.minutes,
         asked.pack,
     )
-    # Where they are ignored here, commands ignore them too, and could not be stopped.
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, lambda *_: session.stop())
     if asked.unpack is not None:
         try:
             unpack(asked.unpack, session.work)
         except (FileNotFoundError, FileExistsError) as error:
             print(f"error: --unpack: {error}", file=sys.stderr)
             return 2
+        except (EOFError, tarfile.TarError, zlib.error) as error:
+            print(f"error: --unpack: damaged parts in {asked.unpack}: {error}", file=sys.stderr)
+            return 2
     session.results.mkdir(parents=True, exist_ok=True)
     pieces = [asked.piece] if asked.piece in PIECES else list(session.scale.pieces)
     try:
         if asked.piece != "status" and session.to_try(pieces):
             session.require_usable()
+            # Where they are ignored here, commands ignore them too, and could not be stopped.
+            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(each, lambda *_: session.stop())
             session.do(pieces)
     finally:
         if asked.pack is not None:

@@ -110,14 +110,14 @@ def pack(work: Path, out: Path) -> None:
             tar.add(folder, arcname=".")
         content = archive.getvalue()
     out.mkdir(parents=True, exist_ok=True)
+    before = set(out.glob(f"{PART_NAME}*"))
     starts = range(0, len(content), PART_BYTES)
-    new = [out / f"new.{number:02}" for number in range(len(starts))]
-    for path, start in zip(new, starts, strict=True):
-        path.write_bytes(content[start : start + PART_BYTES])
-    for old in out.glob(f"{PART_NAME}*"):  # only now: what ends this script leaves one of them
-        old.unlink()
-    for path in new:
-        path.rename(out / f"{PART_NAME}{path.suffix[1:]}")
+    parts = [out / f"{PART_NAME}{number:02}" for number in range(len(starts))]
+    for part, start in zip(parts, starts, strict=True):
+        part.with_name("new").write_bytes(content[start : start + PART_BYTES])
+        part.with_name("new").replace(part)
+    for part in before.difference(parts):
+        part.unlink()
     print(f"\npacked {len(content) / 1e6:.1f} MB in {len(starts)} parts in {out}")
 
 
@@ -126,6 +126,7 @@ def unpack(folder: Path, work: Path) -> None:
 
     Raises:
         FileNotFoundError: No parts in `folder`.
+        EOFError: Parts that do not belong together, likewise tarfile.TarError and zlib.error.
         FileExistsError: A work folder that knows nothing of a command that ran before the packing.
     """
     parts = sorted(folder.glob(f"{PART_NAME}*"))

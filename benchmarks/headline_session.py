@@ -170,7 +170,9 @@ class Session:
             piece, command = left[0]
             self.require_ready(piece)
             has_run = True
-            if not self.run(command) or (self.out and self.failed and piece in TRAININGS):
+            if not self.run(command):
+                break
+            if self.out is not None and command in self.failed and piece in TRAININGS:
                 break
         return has_run
 

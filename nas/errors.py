@@ -35,7 +35,8 @@ def check_seconds(flag: str, seconds: object, *, may_be_zero: bool = False) -> N
     if seconds is None or (seconds == 0 and may_be_zero):
         return
     if not (isinstance(seconds, Real) and float(seconds) > 0):
-        raise UserError(f"{flag} is a positive number of seconds, not {seconds!r}")
+        wanted = "number of seconds of at least 0" if may_be_zero else "positive number of seconds"
+        raise UserError(f"{flag} is a {wanted}, not {seconds!r}")
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

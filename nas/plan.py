@@ -26,6 +26,7 @@ from nas.parent import Parent
 from nas.presets import hand_made
 from nas.proxy import ProxyData
 from nas.pruner import OverBudgetPruner
+from nas.register import lock_file
 from nas.samplers import make_sampler
 from nas.split import SPLIT_SEED
 from nas.storage import (
@@ -98,10 +99,10 @@ class Plan:
     proxy_changes: Mapping[str, Any] = field(default_factory=dict)
 
     def open(self) -> Study:
-        """Create the study, or continue it; what another program made stays as it is."""
-        found = None
-        if sqlite_file(self.url) is not None:
-            with suppress(UserError):  # as where another process is making the tables
+        """Create the study, or continue it; an SQLite file of another program stays as it is."""
+        found, path = None, sqlite_file(self.url)
+        if path is not None and is_begun(self.url):
+            with suppress(UserError), lock_file(path):  # nobody makes tables meanwhile
                 found = self._found()
         if found is not None:
             refuse_foreign(found)

@@ -99,8 +99,8 @@ def rank(scored: pd.DataFrame, study: Study, *, by: str = "finalist") -> pd.Data
     frame = denoised.join(finalists(study), on="trial")
     frame = frame.sort_values(RANKINGS[by], ascending=False, kind="stable", ignore_index=True)
     # Trials without a network make numbers of the others into decimals.
-    whole = {"num_params": "int64", "num_macs": "int64", "finalist_seeds": "Int64"}
-    frame = frame[list(COLUMNS)].astype(whole)
+    whole = ("num_params", "num_macs", "finalist_seeds")
+    frame = frame[list(COLUMNS)].astype(dict.fromkeys(whole, "Int64"))
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="rank")
     return frame
 

@@ -27,7 +27,6 @@ Cells = list[list[str]]
 Chosen = TypeVar("Chosen")
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
-END = "\x1f"  # a row of its own, after the last one
 SEPARATORS = (",", ";", "\t", "|")
 # What the readers of others' packages raise, beside their own errors, at a damaged file.
 DAMAGE = (
@@ -91,24 +90,22 @@ def _needs_extra(path: Path, error: ImportError) -> str:
 
 
 def _read_text(path: Path) -> Iterator[Cells]:
-    """Read by each separator; where a quote is never closed, the rest of the text is one cell."""
-    text, opened = _decoded(path), 0
+    """Read by each separator by which every quote ends where its cell does, else rows are lost."""
+    text, wrong = _decoded(path), 0
     for separator in SEPARATORS:
-        ended = io.StringIO(f"{text.rstrip()}\n{END}", newline="")
-        lines = csv.reader(ended, delimiter=separator, strict=False)
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         cells: Cells = []
+        ended = 0
         try:
             for line in lines:
-                last = lines.line_num - sum(cell.count("\n") for cell in line)
                 cells.append([restored(cell) for cell in line])
-        except csv.Error as error:
-            raise UserError(f"{path} is no table: {error}") from None
-        if cells.pop() == [END]:
-            yield cells
+                ended = lines.line_num
+        except csv.Error:
+            wrong = max(wrong, ended + 1)  # of the right separator, which gets farthest
         else:
-            opened = last
-    if opened:
-        raise UserError(f"{path}: a quote that is opened in line {opened} is never closed")
+            yield cells
+    if wrong:
+        raise UserError(f"{path}: a quote in line {wrong} is not closed where its cell ends")
 
 
 def _decoded(path: Path) -> str:
@@ -147,13 +144,16 @@ def _read_excel(path: Path) -> Iterator[Cells]:
 
 
 def _cells_of(values: Any, formulas: Any) -> Cells:  # noqa: ANN401 - openpyxl has no types
-    """Read a worksheet; a formula that no spreadsheet program has computed yet is its own text."""
+    """Read a worksheet; a formula that no spreadsheet program has computed yet is its own text.
+
+    One that was computed to be blank is a text without a value ("str").
+    """
     for sheet in (values, formulas):
         sheet.reset_dimensions()  # what the file says of its size may be wrong
     rows = zip(values.iter_rows(), formulas.iter_rows(), strict=True)
     return [
         [
-            _as_shown(formula if cell.value is None else cell)
+            _as_shown(formula if cell.value is None and cell.data_type == "n" else cell)
             for cell, formula in zip(*row, strict=True)
         ]
         for row in rows
@@ -167,7 +167,7 @@ def _as_shown(cell: Any) -> str:  # noqa: ANN401 - openpyxl's kinds of cells
     if is_number and "%" in shown_as:
         is_text = "%" not in re.sub(r'"[^"]*"|\\.', "", shown_as)  # then nothing is multiplied
         return f"{cell.value if is_text else 100 * cell.value:.10g} %"
-    return _text(cell.value)
+    return _text(getattr(cell.value, "text", cell.value))  # of a formula for many cells
 
 
 def _read_parquet(path: Path) -> Iterator[Cells]:

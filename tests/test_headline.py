@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -283,23 +283,32 @@ def test_a_command_that_fails_is_told_from_one_that_ran_out_of_time(
     assert codes == ["2", "130"]
 
 
-class Failing(Session):
-    """Every command fails."""
+@dataclass
+class Ending(Session):
+    """Every command ends at once."""
+
+    exit_code_of_all: int = 0
 
     def start(self, _arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(1)"])
+        code = f"raise SystemExit({self.exit_code_of_all})"
+        return subprocess.Popen([sys.executable, "-S", "-c", code])
 
 
-@pytest.mark.parametrize(("out", "num_tried"), [("out", 1), (None, FULL.seeds)])
+@pytest.mark.parametrize(
+    ("out", "exit_code", "num_tried"),
+    [("out", 1, 1), ("out", 0, FULL.seeds), (None, 1, FULL.seeds)],
+)
 def test_a_training_that_fails_ends_a_call_that_packs_one_checkpoint(
-    session: Session, tmp_path: Path, out: str | None, num_tried: int
+    session: Session, tmp_path: Path, out: str | None, exit_code: int, num_tried: int
 ) -> None:
     (session.work / "studies").mkdir()
     finish(session, "speed", "search", "pace")
     num_before = len(measured.read_rows(session.log.path))
     PLAN.save(session.results)
-    failing = Failing(**vars(session) | {"out": out and tmp_path / out})
-    assert failing.do(["seed"])
+    session.failed = {Command("another")}
+    ending = Ending(**vars(session), exit_code_of_all=exit_code)
+    ending.out = tmp_path / out if out else None
+    assert ending.do(["seed"])
     assert len(measured.read_rows(session.log.path)) == num_before + num_tried
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -454,15 +455,16 @@ def test_cells_of_a_workbook_may_be_numbers_dates_and_blank(scored: Scored) -> N
     assert (found.date, found.seed) == ("2024-05-01", 3)
 
 
-@pytest.mark.parametrize("row", ['0.6,"see paper', '0.6,"see, ""paper'])
+@pytest.mark.parametrize("rest", ["ok\n", '"ok\n', "ok\n" * 60_000])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_a_quote_that_is_never_closed_swallows_no_row(
-    scored: Scored, row: str, ending: str
+def test_a_quote_that_is_not_closed_swallows_no_row(
+    scored: Scored, rest: str, separator: str, ending: str
 ) -> None:
     study = scored()
-    lines = ["blocks,channels,acc,notes", "1/1,4/8,0.5,a", f"1/1,4/8,{row}", "2/1,8/8,0.7,ok", ""]
-    Path("a.csv").write_bytes(ending.join(lines).encode())
-    with pytest.raises(UserError, match="a quote that is opened in line 3 is never closed"):
+    rows = f'blocks,channels,acc,notes\n"1/1",4/8,0.5,a\n1/1,4/8,0.6,"see paper\n2/1,8/8,0.7,{rest}'
+    Path("a.csv").write_bytes(rows.replace(",", separator).replace("\n", ending).encode())
+    with pytest.raises(UserError, match="a quote in line 3 is not closed where its cell ends"):
         verdicts("a.csv")
     assert not history(study)
 
@@ -475,6 +477,17 @@ def test_a_formula_without_a_value_is_no_missing_number(scored: Scored) -> None:
     book.save("a.xlsx")
     (found,) = bring("a.xlsx")
     assert (found.verdict, found.detail) == ("unreadable", "accuracy is '=0.5+0.1', not a number")
+    sheet = "xl/worksheets/sheet1.xml"
+    with zipfile.ZipFile("a.xlsx") as book, zipfile.ZipFile("computed.xlsx", "w") as computed:
+        for name in book.namelist():
+            part = book.read(name)
+            if name == sheet:  # as a spreadsheet program leaves it, the formula's value a blank
+                part = re.sub(
+                    rb'r="C2"><f>[^<]*</f><v ?/>', b'r="C2" t="str"><f>A9</f><v></v>', part
+                )
+                assert b't="str"><f>A9</f>' in part
+            computed.writestr(name, part)
+    assert verdicts("computed.xlsx") == ["imported"]
 
 
 @pytest.mark.parametrize(

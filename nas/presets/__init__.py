@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import tomllib
 from importlib.resources import files
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -80,7 +81,8 @@ def changed(config: ConfigT, settings: Mapping[str, object]) -> ConfigT:
     """Change what flags of the settings' names gave; a wrong one becomes one line (UserError)."""
     same = {name: getattr(config, name) for name in type(config).model_fields}
     settings = {  # numpy's numbers, too
-        name: value.item() if hasattr(value, "item") else value for name, value in settings.items()
+        name: int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+        for name, value in settings.items()
     }
     try:
         return type(config).model_validate({**same, **settings})

@@ -163,7 +163,9 @@ class Page:
     def leaderboard(self) -> pd.DataFrame:
         """The scored networks, the best estimate first, with what was measured later."""
         later = analysis.later_in_words(self.agreement)
-        frame = results.rank(self.scored, self.study).astype({"finalist_seeds": float})
+        frame = results.rank(self.scored, self.study)
+        numbers = {name: float for name, kind in frame.dtypes.items() if kind == "Int64"}
+        frame = frame.astype(numbers)  # whose missing ones the page knows
         return frame.assign(later=[later.get(trial, "") for trial in frame["trial"]])
 
     @cached_property

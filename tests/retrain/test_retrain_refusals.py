@@ -62,7 +62,7 @@ def test_what_has_no_score_is_refused_by_its_state(tiny: Callable[..., Study]) -
     assert "'imported' is how trainings of a sheet are" in refusal(trial=0, recipe="imported")
     for seconds in ("a", -1):
         assert refusal(trial=0, checkpoint_seconds=seconds, **arguments) == (
-            f"--checkpoint-seconds is a positive number of seconds, not {seconds!r}"
+            f"--checkpoint-seconds is a number of seconds of at least 0, not {seconds!r}"
         )
 
 
