@@ -69,6 +69,28 @@ def test_groups_are_compared_at_equal_numbers() -> None:
     assert math.isnan(groups.loc["hand-made", "standard_error"])
 
 
+def test_a_group_has_its_mean_the_standard_error_of_that_and_its_best() -> None:
+    scored = frame([0.9, 0.2, 0.4]).assign(proposed_by="tpe")
+    (group,) = analysis.compare_groups(analysis.with_incumbent(scored)).to_dict("records")
+    assert (group["mean"], group["best"]) == (pytest.approx(0.5), 0.9)
+    deviation = statistics.stdev([0.9, 0.2, 0.4])
+    assert group["standard_error"] == pytest.approx(deviation / math.sqrt(3))
+
+
+@pytest.mark.parametrize(
+    ("proposed_by", "group"),
+    [
+        ("baseline", "hand-made"),
+        ("enqueued", "hand-made"),
+        ("imported", "hand-made"),
+        ("random", "random"),
+        ("random, repaired", "search"),
+    ],
+)
+def test_what_people_brought_is_no_merit_of_the_search(proposed_by: str, group: str) -> None:
+    assert analysis.group_of(proposed_by) == group
+
+
 def test_stages_are_laid_out_and_shorter_networks_leave_gaps() -> None:
     two, three = Architecture.of([1, 2], [8, 16]), Architecture.of([3, 3, 3], [4, 6, 8], [3, 5, 7])
     scored = frame([0.1, 0.2]).assign(architecture_json=[two.to_json(), three.to_json()])
@@ -87,6 +109,12 @@ def test_the_best_tenth_is_compared_with_the_rest() -> None:
     by_group = found.set_index("group")
     assert by_group.loc["best tenth", ["num_networks", "median"]].tolist() == [2, 19.5]
     assert by_group.loc["the rest", ["num_networks", "median"]].tolist() == [18, 9.5]
+
+
+def test_the_box_of_a_group_is_from_its_lower_to_its_upper_quartile() -> None:
+    laid_out = frame([number / 20 for number in range(20)]).drop(columns="num_params")
+    found = analysis.best_tenth(laid_out.assign(depth_1=range(20))).set_index("group")
+    assert found.loc["the rest", ["lower", "median", "upper"]].tolist() == [4.25, 8.5, 12.75]
 
 
 def test_a_best_tenth_of_one_network_has_nothing_in_common() -> None:
@@ -178,6 +206,18 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         found = analysis.rank_correlation(pd.DataFrame({"val_accuracy": x, "accuracy": y}))
         covered += found.low <= 0.69 <= found.high  # type: ignore[union-attr]
     assert covered >= 34
+
+
+def test_the_interval_of_a_correlation_is_1_96_standard_errors_to_each_side() -> None:
+    """Of unrelated ranks the standard error is 1 / sqrt(n - 1)."""
+    rng = Random(0)
+    noise = [[rng.gauss(0, 1) for _ in range(401)] for _ in range(2)]
+    found = analysis.rank_correlation(
+        pd.DataFrame({"val_accuracy": noise[0], "accuracy": noise[1]})
+    )
+    assert found is not None
+    ends = [20 * (end - found.spearman) for end in (found.low, found.high)]
+    assert ends == pytest.approx([-1.96, 1.96], abs=0.2)  # 1.64 of 90 %
 
 
 def test_noise_is_not_taken_for_a_ranking() -> None:

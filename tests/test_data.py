@@ -4,10 +4,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from torchvision.datasets import CIFAR10
@@ -159,6 +161,16 @@ def test_broken_ratios_keep_a_constant_image_constant() -> None:
     assert torch.equal(resize(images, 24), torch.full((2, 3, 24, 24), 77, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("resolution", [7, 12, 24, 48])
+def test_broken_ratios_resize_as_pillow_does(resolution: int) -> None:
+    """Antialiased: every pixel counts, also where several become one."""
+    (image,) = random_images(1, side=32)
+    pillow = Image.fromarray(image.permute(1, 2, 0).numpy())
+    pixels = np.asarray(pillow.resize((resolution, resolution), Image.Resampling.BILINEAR))
+    resized = resize(image[None], resolution)[0].permute(1, 2, 0).numpy()
+    assert abs(resized.astype(int) - pixels).max() <= 1
+
+
 def test_own_resolution_is_not_copied() -> None:
     images = random_images(2)
     assert resize(images, 8) is images
@@ -264,6 +276,11 @@ def test_order_follows_from_seed_and_epoch_alone() -> None:
     assert len({tuple(order(*key)) for key in ((0, 0), (0, 1), (1, 0), (1, 1))}) == 4
 
 
+def test_keys_of_the_same_digits_have_streams_of_their_own() -> None:
+    keys = [("batches", 1, 11), ("batches", 11, 1), ("batches", 111), ("weights", 111)]
+    assert len({derived_generator(*key).initial_seed() for key in keys}) == len(keys)
+
+
 def test_batches_hold_the_augmented_images_of_their_labels() -> None:
     augmentations = (RandomFlip(), RandomTranslate(2))
     batches = numbered_batches(20, 8, augmentations=augmentations)
@@ -305,6 +322,18 @@ def test_large_images_are_augmented_fewer_at_a_time_to_the_same_result(
     assert flip.sizes == sizes
     assert torch.equal(labels, order)
     assert torch.equal(shown, batches.normalization(expected))
+
+
+@pytest.mark.parametrize("start", range(11))
+def test_an_epoch_gone_on_from_any_batch_has_the_rest_of_them(start: int) -> None:
+    """Of 64 pixels five batches of 50 are augmented at a time, and of ten two groups."""
+    images = random_images(500, 64)
+    split = Split(images, torch.arange(500))
+    batches = Batches(split, Normalization.of(images), 50, 0, (RandomFlip(),))
+    whole, rest = list(batches.epoch(0)), list(batches.epoch(0, start=start))
+    assert len(rest) == 10 - start
+    for one, other in zip(whole[start:], rest, strict=True):
+        assert all(map(torch.equal, one, other))
 
 
 def test_drawing_an_epoch_leaves_the_global_generator_alone() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import optuna
 import pytest
 from commands import run
+from fake_study import SPACE, fake_study
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
@@ -29,6 +30,8 @@ from nas.finalists import (
     FinalistWorker,
     final_proxy,
     final_timeout,
+    open_finalists,
+    queue_finalists,
 )
 from nas.find_study import FINALISTS, find_sister, find_storage, register_of
 from nas.presets import changed
@@ -36,12 +39,13 @@ from nas.proposed import trial_id
 from nas.proxy import ProxyConfig, ProxyData, run_proxy
 from nas.report.page import render
 from nas.results import best_trials, leaderboard
-from nas.storage import sqlite_url
+from nas.storage import open_storage, sqlite_url
 from nas.study import stored_space
 from nas.training import DivergedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -252,6 +256,15 @@ def test_the_best_are_scored_by_every_seed_and_ranked_first_by_the_mean(tiny: Se
     best = frame["trial"].iloc[0]
     values = [t.value for t in finalists_of(study) if t.user_attrs["source_trial"] == best]
     assert first["finalist_accuracy"].iloc[0] == pytest.approx(sum(v or 0 for v in values) / 2)
+
+
+def test_the_best_by_estimate_are_queued_with_seeds_that_follow_the_proxys(tmp_path: Path) -> None:
+    study = fake_study(open_storage(sqlite_url(tmp_path / "s.db")), number=60, noise=0.01)
+    best = best_trials(study, 3, by="denoised")
+    assert sorted(best) != sorted(best_trials(study, 3, by="raw")), "this test shows too little"
+    sister = open_finalists(study, ProxyConfig.load("quick", 250_000)[1])
+    assert queue_finalists(study, sister, SPACE, Finalists(3, 2), seed=7) == 6
+    assert keys(sister.trials) == sorted((number, seed) for number in best for seed in (8, 9))
 
 
 def test_the_report_has_the_mean_and_the_deviation_of_each_finalist(tiny: Search) -> None:

@@ -22,7 +22,7 @@ from nas.complexity import count_macs, count_params
 from nas.errors import UserError
 from nas.find_study import FINALISTS
 from nas.report.page import render
-from nas.results import COLUMNS, best_trials, later_scores, leaderboard, trials
+from nas.results import COLUMNS, FINALIST_COLUMNS, best_trials, later_scores, leaderboard, trials
 from nas.sisters import open_sister
 
 ARCHS = [arch for arch, _, _ in networks(120, seed=0)]
@@ -127,6 +127,14 @@ def test_finalists_are_ranked_first_by_their_mean_and_the_rest_by_estimate() -> 
     assert list(leaderboard(study)["trial"]) == [other, one, *rest]
     raw = best_trials(study, 60, by="raw")
     assert rest != [number for number in raw if number in rest], "this test shows too little"
+
+
+def test_a_finalist_has_the_mean_the_deviation_and_the_number_of_its_seeds() -> None:
+    study = fake_study(number=6)
+    add_finalists(study, {1: [0.1, 0.4]})
+    first = leaderboard(study).iloc[0]
+    expected = [0.25, statistics.stdev([0.1, 0.4]), 2]
+    assert [float(first[name]) for name in FINALIST_COLUMNS] == pytest.approx(expected)
 
 
 def test_the_table_says_of_how_many_seeds_the_finalists_are(

@@ -254,6 +254,22 @@ def test_hand_made_networks_that_fit_the_window_are_the_baselines() -> None:
     assert baselines(space, Budget(100)) == {}
 
 
+def test_a_network_of_exactly_the_least_or_the_most_that_is_allowed_is_within_it() -> None:
+    arch = Architecture.of([1, 1], [4, 8])
+    exact = {"max_macs": count_macs(arch), "max_bytes": size_bytes(arch)}
+    assert Budget(count_params(arch), fill=1.0, **exact).admits(arch)
+    assert not Budget(count_params(arch) + 1, fill=1.0).admits(arch)
+    assert not Budget(count_params(arch) - 1).admits(arch)
+    assert not any(
+        Budget(count_params(arch), **{name: most - 1}).admits(arch) for name, most in exact.items()
+    )
+
+
+@pytest.mark.parametrize(("fill", "least"), [(0.0, None), (0.55, 55), (0.551, 56), (1.0, 100)])
+def test_the_least_of_a_window_is_its_share_rounded_up(fill: float, least: int | None) -> None:
+    assert Budget(100, fill=fill).bounds == {"num_params": (least, 100)}
+
+
 def test_over_budget_trials_never_train(tiny: Search) -> None:
     study = tiny(1)
     big = Architecture.of([2, 2], [12, 12])

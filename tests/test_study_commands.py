@@ -11,6 +11,7 @@ import sys
 import threading
 from contextlib import closing, suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -34,6 +35,7 @@ from nas.proposed import trial_id
 from nas.register import Register
 from nas.results import later_scores, refused_draws
 from nas.sisters import open_sister, retrained_table
+from nas.standings import standings
 from nas.storage import open_storage
 from nas.study import stored_space
 from nas.trials import enqueue, fail, requeue
@@ -105,6 +107,22 @@ def test_the_best_test_accuracy_is_of_no_training_that_left_test_images_alone(
     assert (row["retrained"], row["best_accuracy"]) == (2, 0.75)
 
 
+def test_a_training_that_left_test_images_alone_has_no_accuracy_on_them(
+    scored: Callable[..., Study],
+) -> None:
+    study = scored()
+    record(study, ARCH, 0.95, split="val")
+    record(study, ARCH, 0.75, split="test", val_accuracy=0.8)
+    told = [(each.val_accuracy, each.accuracy) for each in history(study)]
+    assert told == [(0.95, None), (0.8, 0.75)]
+
+
+def test_the_learning_rate_of_a_full_training_is_its_recipes(scored: Callable[..., Study]) -> None:
+    study = scored(ARCH)
+    record(study, ARCH, 0.75, split="test", recipe_settings=json.dumps({"peak_lr": 0.1}))
+    assert [each.lr for each in history(study)] == ["0.4", "0.1"]
+
+
 def test_the_best_test_accuracy_is_a_mean_over_seeds_and_no_lucky_one(
     scored: Callable[..., Study], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +151,32 @@ def test_accuracies_on_two_versions_of_a_data_set_are_not_averaged(
     (row,) = json.loads(capsys.readouterr().out)
     assert row["best_accuracy"] == 0.75
     assert later_scores(study)["attempt"].nunique() == 2
+
+
+def test_the_best_test_accuracy_is_of_one_recipe_by_ones_own_trainings(
+    scored: Callable[..., Study],
+) -> None:
+    study = scored(ARCH)
+    for recipe, accuracy in (("seed", 0.5), ("strong", 0.75), ("imported", 0.875)):
+        record(study, ARCH, accuracy, split="test", recipe=recipe)
+    (row,) = standings(find_storage(NAME, None)[1])
+    assert (row["best_accuracy"], row["best_accuracy_seeds"]) == (0.75, 1)
+    assert (row["retrained"], row["imported"]) == (2, 1)
+
+
+def test_a_study_was_last_touched_when_its_last_training_ended(
+    scored: Callable[..., Study],
+) -> None:
+    study = scored(ARCH, OTHER)
+    record(study, ARCH, 0.75, split="test")
+    (trial,) = open_sister(study._storage, NAME, "retrain").trials
+    assert trial.datetime_complete is not None
+    later = trial.datetime_complete + timedelta(days=1)
+    sister = open_sister(study._storage, NAME, "retrain")
+    trial.datetime_complete = later
+    sister.add_trial(trial)
+    (row,) = standings(find_storage(NAME, None)[1])
+    assert row["last"] == later.isoformat(timespec="seconds")
 
 
 @pytest.mark.parametrize("columns", [52, 80, 110, 130])

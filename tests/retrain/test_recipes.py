@@ -9,14 +9,19 @@ import pytest
 import torch
 from small_training import ARCH
 
-from nas.augmentation import Cutout, TrivialAugment
-from nas.batches import Normalization, RandomFlip, RandomTranslate
+from nas.augmentation import Cutout, RandomCrop, TrivialAugment
+from nas.batches import Batches, Normalization, RandomFlip, RandomTranslate, derived_generator
+from nas.checkpoint import Checkpoints
 from nas.cli.retrain import retrain as retrain_command
+from nas.data import load_training_data
+from nas.full_training import FullData, train_in_full
 from nas.model import build_model
 from nas.recipe import RetrainConfig
-from nas.training import lr_at, make_optimizer
+from nas.training import lr_at, make_optimizer, train
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from small_training import Retrain
 
 
@@ -55,6 +60,22 @@ def test_strong_changes_images_as_its_names_say() -> None:
     assert (config.epochs, config.ema_decay, config.label_smoothing) == (200, 0.999, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("resolution", "pixels"), [(16, [2, 2, 8]), (32, [4, 4, 16]), (64, [8, 8, 32])]
+)
+def test_augmentations_move_and_cut_the_same_share_of_an_image_at_every_resolution(
+    resolution: int, pixels: list[int]
+) -> None:
+    names = ("crop", "translate", "cutout")
+    config = RetrainConfig(resolution=resolution, augmentations=names)
+    normalization = Normalization.of(torch.full((1, 3, 4, 4), 100, dtype=torch.uint8))
+    crop, translate, cutout = config.make_augmentations(normalization)
+    assert isinstance(crop, RandomCrop)
+    assert isinstance(translate, RandomTranslate)
+    assert isinstance(cutout, Cutout)
+    assert [crop.padding, translate.max_offset, cutout.size] == pixels
+
+
 @pytest.mark.usefixtures("folder")
 def test_strong_warms_up_and_ends_at_exactly_zero() -> None:
     training = RetrainConfig.load("strong")[1].training
@@ -89,3 +110,23 @@ def test_the_same_settings_make_the_same_name_in_any_order_and_type() -> None:
 def test_augmentations_by_flag_show_in_the_name() -> None:
     name, config = RetrainConfig.load("seed", augmentations=["flip", "cutout"], epochs=None)
     assert (name, config.augmentations) == ("seed-augmentationsflip+cutout", ("flip", "cutout"))
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_setting_of_zero_or_no_is_a_setting() -> None:
+    name, config = RetrainConfig.load("strong", weight_decay=0.0, is_nesterov=False)
+    assert name != "strong"
+    assert (config.weight_decay, config.is_nesterov) == (0.0, False)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_seed_is_that_of_weights_order_and_augmentation(tmp_path: Path) -> None:
+    config = RetrainConfig(epochs=1, resolution=8, batch_size=200, augmentations=("flip",))
+    training_data = load_training_data("synthetic", ".")
+    data = FullData.prepare(training_data, 8, "cpu", is_held_out=True)
+    trained = train_in_full(ARCH, data, config, 3, Checkpoints(tmp_path / "c", {}))
+    model = build_model(ARCH, generator=derived_generator("weights", 3))
+    batches = Batches(data.train, data.normalization, 200, 3, (RandomFlip(),))
+    list(train(model, batches, config.training))
+    for one, other in zip(trained.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)
