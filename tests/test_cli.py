@@ -147,7 +147,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ("dataset", 3, "--dataset is a name or folder:PATH, not 3"),
         ("space", None, "spaces have names and .toml files, not None"),
         ("patience", 1.5, "--patience is a whole number of at least 1, not 1.5"),
-        ("timeout", "1m", "--timeout is a positive number of seconds, not '1m'"),
+        ("timeout", "1m", "--timeout is a number of seconds of at least 0, not '1m'"),
         ("trial_timeout", "10m", "--trial-timeout is a positive number of seconds, not '10m'"),
         ("trial_timeout", 0, "--trial-timeout is a positive number of seconds, not 0"),
     ],
