@@ -1,4 +1,4 @@
-"""Mistakes a user can mend: one line that says what was asked, what was found, what to do."""
+"""Mistakes a user can mend, each one line that says what to do, and checks of numbers given."""
 
 from __future__ import annotations
 
